@@ -1,0 +1,177 @@
+"""Small nets for tests: real parts that load in milliseconds and can be checked in the head.
+
+`tiny_encoder` writes a real but random BERT (a few thousand parameters) to a directory, so that everything
+that reads weights, tokenises and runs a forward is the production code. Its vectors mean nothing.
+`WordOverlapEncoder` has the interface of `models.dense.DenseEncoder` without weights: the cosine of two
+texts is the share of words they have in common, so rankings are predictable by eye. It needs no torch.
+"""
+
+import json
+import math
+import re
+import string
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORD = re.compile(r"\w+")
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "a",
+    "tide",
+    "moon",
+    "sea",
+    "water",
+    "cat",
+    "dog",
+    "rain",
+    "sun",
+]
+PIECES = ["##" + piece for piece in ("s", "ing", "ed", "er", "al", *string.ascii_lowercase, *string.digits)]
+SIGNS = [*string.punctuation, *string.ascii_lowercase, *string.digits]
+VOCABULARY = list(dict.fromkeys(SPECIALS + WORDS + SIGNS + PIECES))
+
+
+def tiny_encoder(directory: Path, *, max_tokens: int = 256, dim: int = 32, seed: int = 7) -> Path:
+    """Write a random two-layer BERT with mean pooling in sentence-transformers layout; returns `directory`.
+
+    Load it with `DenseEncoder.load(str(tiny_encoder(tmp_path / "net")))`. Lower-case words outside
+    `VOCABULARY` fall into letters, so "tides" is "tide", "##s" and "owl" is "o", "##w", "##l".
+    """
+    import torch
+    from safetensors.torch import save_file
+    from transformers import BertConfig, BertModel
+
+    directory.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = BertConfig(
+            vocab_size=len(VOCABULARY),
+            hidden_size=dim,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=2 * dim,
+            max_position_embeddings=max_tokens,
+            initializer_range=0.3,
+        )
+        weights = BertModel(config).state_dict()
+    config.save_pretrained(directory)
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    _write_tokenizer(directory, max_tokens)
+    _write_layout(directory, max_tokens, dim)
+    return directory
+
+
+def _write_tokenizer(directory: Path, max_tokens: int) -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    ids = {token: number for number, token in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    tokenizer.add_special_tokens(SPECIALS)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    names = {f"{name.strip('[]').lower()}_token": name for name in SPECIALS}
+    _write_json(
+        directory / "tokenizer_config.json",
+        {"tokenizer_class": "BertTokenizer", "model_max_length": max_tokens, "do_lower_case": True, **names},
+    )
+
+
+def _write_layout(directory: Path, max_tokens: int, dim: int) -> None:
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    _write_json(
+        directory / "modules.json",
+        [
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for number, (path, kind) in enumerate(modules)
+        ],
+    )
+    _write_json(
+        directory / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False}
+    )
+    _write_json(
+        directory / "1_Pooling" / "config.json",
+        {"word_embedding_dimension": dim, "pooling_mode_mean_tokens": True},
+    )
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+class WordOverlapEncoder:
+    """Words in, a hashed bag of words out: float32, 64 numbers, unit length; order of words is ignored.
+
+    A token is a lower-cased word; each text has two special tokens around it. A text without words gets a
+    direction of its own, which no word shares. Two words share a direction with probability 1/63.
+    """
+
+    name = "word-overlap"
+    fingerprint = "word-overlap-64"
+    dim = 64
+    dtype = "float32"
+
+    def __init__(self, max_tokens: int = 256) -> None:
+        self.max_tokens = max_tokens
+
+    def tokenize(self, texts: Sequence[str], kind: str = "document") -> list[list[int]]:
+        return [
+            [0, *(1 + crc32(word.encode("utf-8", "replace")) % (self.dim - 1) for word in words), 0]
+            for words in (WORD.findall(text.lower())[: self.max_tokens - 2] for text in texts)
+        ]
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        vectors = np.zeros((len(tokens), self.dim), dtype=np.float32)
+        for vector, ids in zip(vectors, tokens, strict=True):
+            words = ids[1:-1] or [0]
+            np.add.at(vector, words, 1.0)
+            vector /= math.sqrt(float(vector @ vector))
+        return vectors
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        kind: str = "document",
+        budget: int = 4096,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        vectors = self.forward(self.tokenize(texts, kind))
+        if progress is not None:
+            progress(len(texts))
+        return vectors
+
+    def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        return [
+            np.array([match.span() for match in WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)
+            for text in texts
+        ]
+
+
+class CountingNet(WordOverlapEncoder):
+    """A `WordOverlapEncoder` that records the texts of every forward, and waits in it while `held`."""
+
+    def __init__(self, max_tokens: int = 256) -> None:
+        super().__init__(max_tokens)
+        self.batches: list[list[list[int]]] = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        self.batches.append([list(ids) for ids in tokens])
+        self.entered.release()
+        assert self.gate.wait(10), "the test never opened the gate"
+        return super().forward(tokens)
