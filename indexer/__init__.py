@@ -1,0 +1,1 @@
+"""Documents in, immutable segments out."""

@@ -1,0 +1,108 @@
+"""A collection is a directory; its name is the directory's name.
+
+    ROOT/collections/NAME/
+        CURRENT  manifest-000042.json  log.sqlite  LOCK
+        segments/NAME/  tombstones/  lexical-000042/  tantivy/
+
+Creating and dropping are one rename each, so a reader of the root never sees
+half a collection. Names starting with a dot are work in progress and are
+ignored. Document ids never become paths.
+"""
+
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+
+from indexer.segment.durable import fsync_directory
+from indexer.segment.manifest import CURRENT, CollectionSchema, Manifest, publish
+
+__all__ = [
+    "NAME",
+    "CollectionExists",
+    "CollectionMissing",
+    "CollectionSchema",
+    "collection_path",
+    "create_collection",
+    "drop_collection",
+    "list_collections",
+    "log_path",
+    "sweep_collections",
+]
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+class CollectionExists(Exception):  # noqa: N818 - it says a state
+    """There is a collection of this name already."""
+
+
+class CollectionMissing(Exception):  # noqa: N818 - it says a state
+    """There is no collection of this name."""
+
+
+def collection_path(root: Path, name: str) -> Path:
+    """Directory of a collection, whether or not it exists. ValueError for a name that is not allowed."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"{name[:80]!r} cannot name a collection: use 1 to 64 of a-z, 0-9, '_' and '-', "
+            "starting with a letter or a digit"
+        )
+    return root / "collections" / name
+
+
+def log_path(collection: Path) -> Path:
+    """Path of the operations log of a collection's directory."""
+    return collection / "log.sqlite"
+
+
+def create_collection(root: Path, name: str, schema: CollectionSchema) -> Path:
+    """Make an empty collection, durably, and return its directory.
+
+    Raises ValueError for a name that is not allowed, CollectionExists when it is taken.
+    """
+    path = collection_path(root, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.parent / f".new-{name}-{secrets.token_hex(4)}"
+    for part in ("segments", "tombstones"):
+        (fresh / part).mkdir(parents=True)
+    publish(fresh, Manifest(generation=0, schema_=schema))
+    try:
+        os.rename(fresh, path)  # noqa: PTH104 - a directory replaces nothing but an empty one
+    except OSError as error:
+        shutil.rmtree(fresh)
+        if path.exists():
+            raise CollectionExists(f"there is a collection {name!r} already") from error
+        raise
+    fsync_directory(path.parent)
+    return path
+
+
+def list_collections(root: Path) -> list[str]:
+    """Names of the collections below `root`, sorted."""
+    parent = root / "collections"
+    if not parent.is_dir():
+        return []
+    return sorted(p.name for p in parent.iterdir() if NAME.fullmatch(p.name) and (p / CURRENT).is_file())
+
+
+def drop_collection(root: Path, name: str) -> None:
+    """Remove a collection: gone for every new reader at the rename, its files afterwards.
+
+    Raises CollectionMissing when there is none of this name.
+    """
+    path = collection_path(root, name)
+    doomed = path.parent / f".dropped-{name}-{secrets.token_hex(4)}"
+    try:
+        os.rename(path, doomed)  # noqa: PTH104
+    except FileNotFoundError as error:
+        raise CollectionMissing(f"there is no collection {name!r}") from error
+    fsync_directory(path.parent)
+    shutil.rmtree(doomed)
+
+
+def sweep_collections(root: Path) -> None:
+    """Remove what a crash left of creating and dropping; only for the process that owns `root`."""
+    for path in (root / "collections").glob(".*-*"):
+        shutil.rmtree(path)

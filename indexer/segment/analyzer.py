@@ -1,0 +1,92 @@
+"""Text to terms, by tantivy's analyzers.
+
+Words are runs of letters and digits, lower-cased; stop words are dropped and
+the rest stemmed as the language allows. Chinese, Japanese and Korean have no
+spaces to split at, so runs of their characters become overlapping pairs, as in
+Lucene's CJKAnalyzer. Words of 255 bytes and more are dropped: they are encoded
+data or line noise, and one of them can be as large as a document.
+"""
+
+import re
+
+import tantivy
+
+MAX_WORD_BYTES = 255
+
+_STEMMED_AND_STOPPED = {
+    "da": "danish",
+    "de": "german",
+    "en": "english",
+    "es": "spanish",
+    "fi": "finnish",
+    "fr": "french",
+    "hu": "hungarian",
+    "it": "italian",
+    "nl": "dutch",
+    "no": "norwegian",
+    "pt": "portuguese",
+    "ru": "russian",
+    "sv": "swedish",
+}
+_STEMMED = {"ar": "arabic", "el": "greek", "ro": "romanian", "ta": "tamil", "tr": "turkish"}
+_PAIRED = ("cjk", "ja", "ko", "zh")
+LANGUAGES = tuple(sorted([*_STEMMED_AND_STOPPED, *_STEMMED, *_PAIRED, "none"]))
+"""Languages a collection may name; "none" splits into words and does nothing else."""
+
+
+_RUN = re.compile(
+    "([\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3041-\u3096\u30a1-\u30fa\u30fc-\u30ff\u3105-\u312f\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff66-\uff9f\U00020000-\U0002fa1f]+)"
+)
+
+
+class Analyzer:
+    """The analyser of one language; the same for documents and questions."""
+
+    def __init__(self, language: str) -> None:
+        """ValueError for a language that is not in LANGUAGES."""
+        if language not in LANGUAGES:
+            raise ValueError(f"unknown language {language!r}; known are {', '.join(LANGUAGES)}")
+        self.language = language
+        self.paired = language in _PAIRED
+        self._words = text_analyzer(language)
+
+    def analyze(self, text: str) -> list[str]:
+        """The terms of `text` in order, repeated as often as they are said."""
+        if not self.paired:
+            return self._words.analyze(text)
+        return [term for term, _, _ in self.spans(text)]
+
+    def spans(self, text: str) -> list[tuple[str, int, int]]:
+        """The terms of `text` in order, each with the character offsets of what it stands for."""
+        if not self.paired:
+            return self._word_spans(text, 0)
+        found, begin = [], 0
+        for run in _RUN.finditer(text):
+            found += self._word_spans(text[begin : run.start()], begin)
+            found += pair_spans(run.group(), run.start())
+            begin = run.end()
+        return found + self._word_spans(text[begin:], begin)
+
+    def _word_spans(self, text: str, shift: int) -> list[tuple[str, int, int]]:
+        tokens = self._words.pre_tokenize(text).tokens if text else []
+        return [(t.text, t.char_offset_from + shift, (t.char_offset_to or 0) + shift) for t in tokens]
+
+
+def pair_spans(run: str, shift: int) -> list[tuple[str, int, int]]:
+    """Overlapping pairs of a run of CJK characters; a single character stands for itself."""
+    if len(run) == 1:
+        return [(run, shift, shift + 1)]
+    return [(run[i : i + 2], shift + i, shift + i + 2) for i in range(len(run) - 1)]
+
+
+def text_analyzer(language: str) -> tantivy.TextAnalyzer:
+    """Analyser for the words of a language (CJK runs left whole)."""
+    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
+    builder = builder.filter(tantivy.Filter.remove_long(MAX_WORD_BYTES)).filter(tantivy.Filter.lowercase())
+    if language in _STEMMED_AND_STOPPED:
+        name = _STEMMED_AND_STOPPED[language]
+        builder = builder.filter(tantivy.Filter.stopword(name)).filter(tantivy.Filter.stemmer(name))
+    elif language in _STEMMED:
+        builder = builder.filter(tantivy.Filter.stemmer(_STEMMED[language]))
+    return builder.build()

@@ -1,0 +1,55 @@
+"""Writes that survive a power cut.
+
+A file is durable when its bytes *and* the directory that names it have been
+synchronised. Everything in an index is written once under its final name in a
+place nothing refers to yet; only small pointers are replaced, by a rename.
+`os.fsync` and `os.replace` are called through the `os` module so that a test
+can fail or kill at each of them.
+"""
+
+import os
+from pathlib import Path
+
+
+def fsync_file(path: Path) -> None:
+    """Bring a file's bytes to the disk."""
+    _fsync(path, os.O_RDONLY)
+
+
+def fsync_directory(path: Path) -> None:
+    """Bring a directory's entries (names made, renamed, removed) to the disk."""
+    _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def fsync_tree(path: Path) -> None:
+    """Bring every file below `path`, every directory below it and itself to the disk."""
+    for child in sorted(path.iterdir()):
+        if child.is_dir():
+            fsync_tree(child)
+        else:
+            fsync_file(child)
+    fsync_directory(path)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a new file and synchronise it; the directory is the caller's to synchronise."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a small file in one step: readers see the old bytes or the new ones."""
+    temporary = path.with_name(path.name + ".tmp")
+    write_file(temporary, data)
+    os.replace(temporary, path)  # noqa: PTH105 - tests patch os.replace
+    fsync_directory(path.parent)
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

