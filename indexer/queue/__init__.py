@@ -1,0 +1,1 @@
+"""The durable log of operations: one contract, one file per implementation."""
