@@ -70,19 +70,12 @@ def test_the_limits_themselves_are_accepted():
     assert Document(id="../../x", text="").id == "../../x"
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)  # fmt: skip
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | FLOATS | st.text()
+VALUES = LEAVES | st.lists(LEAVES, max_size=3) | st.dictionaries(st.text(), LEAVES, max_size=3)
 
 
-@given(st.text(), st.dictionaries(st.text(), JSON, max_size=3))
+@given(st.text(), st.dictionaries(st.text(), VALUES, max_size=3))
 def test_what_is_accepted_comes_back_unchanged(text: str, metadata: dict[str, Any]):
-    try:
-        document = Document(id="a", text=text, metadata=metadata)
-    except ValidationError as error:
-        assert "8 levels" in str(error)
-    else:
-        assert Document.from_json(document.to_json()) == document
+    document = Document(id="a", text=text, metadata=metadata)
+    assert Document.from_json(document.to_json()) == document
