@@ -108,7 +108,7 @@ def randomisation_test(
 
 
 def _run(answers: Mapping[str, Answer]) -> Iterable[ScoredDoc]:
-    """Strictly decreasing scores; a document that comes twice (ungrouped passages) counts where it is first."""
+    """Strictly decreasing scores; a document that comes twice (ungrouped passages) counts once, first."""
     for query, answer in answers.items():
         unique = list(dict.fromkeys(answer.ids))
         for rank, document in enumerate(unique):
