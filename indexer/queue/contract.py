@@ -58,11 +58,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A batch that was begun and not finished: evidence against its operations.
+    """A batch that was begun: if no prune covers it, evidence against its operations.
 
-    Up to position `until` batches hold at most `size` operations; a batch of one has failed `tries` times.
+    The batch ends at position `last`. Up to position `until` operations are under suspicion, so that batches
+    hold at most `size` of them; the one at the head has failed alone `tries` times.
     """
 
+    last: int
     until: int
     size: int
     tries: int
@@ -106,7 +108,10 @@ class Log(Protocol):
     """Every method blocks and is safe in any thread and process; every one may raise LogUnavailable."""
 
     def append(self, operations: Sequence[Operation], job: str | None = None) -> tuple[str, int]:
-        """Add operations, all or none, to `job` or a new one; durable on return. Gives job, last position."""
+        """Add operations, all or none, durable on return; give the job and the last position.
+
+        They count for `job`, which is made if there is none of that name, or for a new job.
+        """
         ...
 
     def read(self, after: int, most_operations: int, most_bytes: int) -> list[Entry]:
@@ -122,7 +127,7 @@ class Log(Protocol):
         ...
 
     def job(self, job: str) -> Job | None:
-        """Return one job; None if there is none or if it was finished more than a week ago."""
+        """Return one job; None if there is none or if it was finished long ago."""
         ...
 
     def jobs(self, state: State | None = None) -> list[Job]:
@@ -138,7 +143,7 @@ class Log(Protocol):
         ...
 
     def trial(self) -> Trial | None:
-        """Return the trial that stands: the last begin that no prune covered and nobody withdrew."""
+        """Return the trial begun last, unless a prune has covered it since or it was withdrawn."""
         ...
 
     def begin(self, trial: Trial | None) -> None:
