@@ -25,7 +25,7 @@ SERVICE = (
 ALLOWED = {
     "models": ("models",),
     "indexer": ("indexer", "models"),
-    "indexer.filters": ("indexer.filters", "indexer.segment"),
+    "indexer.filters": ("indexer.filters",),
     "indexer.kernels": ("indexer.kernels",),
     "indexer.segment": ("indexer.segment", "indexer.kernels", "indexer.filters"),
     "service": SERVICE,

@@ -1,0 +1,37 @@
+"""The command line, and the composition root: what may import every part, and puts them together."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from service.commands.common import CommandError, stderr
+from service.commands.serve import serve
+from service.commands.worker import worker
+
+
+class Commands(TyperGroup):
+    """Makes an expected error of any command one sentence and exit code 1; others are bugs and show their trace."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except CommandError as error:
+            stderr().print(f"[red]Error:[/red] {error}", soft_wrap=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="winnow",
+    cls=Commands,
+    help="Documents in, the right passages out, with an honest account of how each was found.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (serve, worker):
+    app.command()(command)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,102 @@
+"""What several commands share: their options, their environment, and how they say that something is wrong."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+DATA_DIR_HELP = "Where collections and caches live."
+
+DataDir = Annotated[Path, typer.Option("--data-dir", envvar="WINNOW_DATA_DIR", help=DATA_DIR_HELP)]
+Collection = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
+Url = Annotated[
+    str | None, typer.Option("--url", help="A running service, in place of --data-dir.", show_default="none")
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="WINNOW_API_KEY", help="Key of that service.", show_envvar=True),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+
+DEFAULT_DATA_DIR = Path("data")
+
+
+class CommandError(Exception):
+    """Something the user can do something about; the message is what is printed, and the exit code is 1."""
+
+
+def settings_from(**given: Any) -> "Settings":
+    """Return the settings of the environment, changed by what the command line gave (None: nothing).
+
+    Also prepares the process: see `prepare_environment`.
+    """
+    from pydantic import ValidationError
+
+    from service.settings import Settings
+
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        details = "; ".join(_sentence(detail["loc"], detail["msg"]) for detail in error.errors())
+        raise typer.BadParameter(details) from error
+    prepare_environment(settings.data_dir, (settings.encoder, *settings.encoders))
+    return settings
+
+
+def prepare_environment(data_dir: Path, encoders: tuple[str, ...] = ()) -> None:
+    """Say to libraries, before they are imported, what they read from the environment when they are.
+
+    Compiled kernels are kept with the data, so that a second start compiles nothing. The model hub is not
+    asked unless an `hf:` name needs it: a lookup there stalls a start without network.
+    """
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(data_dir.absolute() / "cache" / "numba"))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not any(name.startswith("hf:") for name in encoders):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def log_to_stderr() -> None:
+    """Show what the service and the indexer have to say."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def stderr() -> Console:
+    """Where progress and remarks go: standard output is for results."""
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress_bar(console: Console | None = None) -> Iterator[Progress]:
+    """Show a bar with counts and times on standard error, as long as the context lasts."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console or stderr()) as progress:
+        yield progress
+
+
+def _sentence(location: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return f"WINNOW_{'__'.join(str(part) for part in location).upper()}: {message}" if location else message

@@ -1,0 +1,22 @@
+"""`winnow worker`: the indexer, as a process of its own."""
+
+from typing import Annotated
+
+import typer
+
+from service.commands.common import DEFAULT_DATA_DIR, DataDir, log_to_stderr, settings_from
+
+
+def worker(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Stop when standard input ends: a service started this worker.")
+    ] = False,
+) -> None:
+    """Apply what is written to the collections in a data directory; one worker at a time has a collection."""
+    settings = settings_from(data_dir=data_dir)
+    log_to_stderr()
+
+    from indexer.worker import run_worker
+
+    run_worker(settings.data_dir, parent_pipe=embedded)
