@@ -1,0 +1,126 @@
+"""Cuts a document's text into passages that an encoder can read whole.
+
+Passages end where sentences end, hold as many sentences as fit and repeat the last ones of the passage
+before, so that what is said across a border can be found. Sentences are found by rules rather than a model:
+a missed border costs little, a slow one would cost every document. Passages are spans of characters of the
+text, so whatever a user is shown is the text given; each of its characters that is not a space is in one.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_TITLE_TOKENS = 64
+
+Span = tuple[int, int]
+Offsets = NDArray[np.int64]
+
+_CLOSING = r"[\"'”’»)\]}」』）】〉》]*+"
+# Possessive (`++`, `*+`) and tried only where a run begins: a text may be a megabyte of dots.
+_END = re.compile(rf"(?<![.!?…])[.!?…]++{_CLOSING}(?=\s)|[。！？｡]++{_CLOSING}|．(?!\d)|\n[^\S\n]*+\n\s*+")
+_TITLES = "Mr Mrs Ms Dr Prof Sr Jr St Mt Rev Gen Col Lt Capt Sgt Gov Sen Rep Hon Inc Ltd Co Corp"
+_TERMS = "vs cf al viz ca approx resp No Nos Vol pp ed eds Fig Figs Eq Eqs Sec Ch Ref Refs Tab Ex Art"
+_MONTHS = "Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec"
+_ABBREVIATIONS = frozenset(f"{_TITLES} {_TERMS} {_TERMS.lower()} {_MONTHS}".split()) - {"no", "art", "ex"}
+_LAST_WORD = re.compile(r"[^\s(\[{\"'“‘/-]*$")
+_POINTED = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]|(?:[^\W\d_]{1,2}\.)+[^\W\d_]{1,2}")
+_LIST_NUMBER = re.compile(r"(?:^|\n)[^\S\n]*\d{1,3}$")
+_CJK = r"\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff"
+_WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
+
+
+def word_offsets(text: str) -> Offsets:
+    """Return int64[m, 2], the characters of each word: what counts where no encoder counts word pieces."""
+    return np.array([match.span() for match in _WORD.finditer(text)], np.int64).reshape(-1, 2)
+
+
+def title_limit(max_tokens: int) -> int:
+    """How many word pieces of a title count: never more than a third of a passage."""
+    return min(MOST_TITLE_TOKENS, max_tokens // 3)
+
+
+def clip(text: str, offsets: Offsets, most: int) -> str:
+    """Return the text up to the end of its piece number `most`; all of it if it has no more pieces."""
+    return text if len(offsets) <= most else text[: int(offsets[most - 1, 1])]
+
+
+def encode_text(title: str, passage: str) -> str:
+    """Return what the encoder reads of a passage, as BEIR joins title and text."""
+    return f"{title} {passage}" if title else passage
+
+
+def split(
+    text: str, offsets: Offsets, *, title_tokens: int = 0, max_tokens: int = 240, overlap_sentences: int = 1
+) -> list[Span]:
+    """Return the passages of `text` as (begin, end) of characters, in order; at least one.
+
+    `offsets`, int64[m, 2], are the characters of each word piece of the whole text. A passage has at most
+    `max_tokens` pieces, those of the title, which is joined to each, included. A sentence that is longer is
+    cut between words, or if it has none, between pieces. A text that fits is one passage.
+    """
+    budget = max_tokens - min(title_tokens, title_limit(max_tokens))
+    if len(offsets) <= budget:
+        return [(0, len(text))]
+    units = [unit for sentence in sentences(text) for unit in _cut(text, sentence, offsets, budget)]
+    firsts = np.searchsorted(offsets[:, 0], [begin for begin, _ in units])
+    return [
+        (units[first][0], units[last][1])
+        for first, last in _pack(np.append(firsts, len(offsets)), budget, overlap_sentences)
+    ]
+
+
+def sentences(text: str) -> list[Span]:
+    """Return the sentences of a text, without the spaces around them."""
+    ends = [end.end() for end in _END.finditer(text) if not _goes_on(text, end)]
+    spans = [_strip(text, *span) for span in pairwise([0, *ends, len(text)])]
+    return [(begin, end) for begin, end in spans if begin < end]
+
+
+def _goes_on(text: str, end: re.Match[str]) -> bool:
+    """Whether a single point ends an abbreviation, an initial or the number of a list's item."""
+    if end.group() != ".":
+        return False
+    before = text[max(0, end.start() - 12) : end.start()]
+    word = _LAST_WORD.search(before)
+    assert word is not None, "the pattern may be empty"
+    known = word.group() in _ABBREVIATIONS or _POINTED.fullmatch(word.group())
+    return bool(known or _LIST_NUMBER.search(before))
+
+
+def _strip(text: str, begin: int, end: int) -> Span:
+    inside = text[begin:end]
+    return begin + len(inside) - len(inside.lstrip()), begin + len(inside.rstrip())
+
+
+def _cut(text: str, sentence: Span, offsets: Offsets, budget: int) -> Iterator[Span]:
+    """Give the sentence in parts of at most `budget` pieces."""
+    begin, end = sentence
+    first, last = np.searchsorted(offsets[:, 0], sentence)
+    while last - first > budget:
+        first = _border(offsets, int(first), budget)
+        border = int(offsets[first, 0])
+        if border > begin:
+            yield _strip(text, begin, border)
+            begin = border
+    yield begin, end
+
+
+def _border(offsets: Offsets, first: int, budget: int) -> int:
+    """Choose the piece at which the next part begins: a word's first in the later half, if there is one."""
+    candidates = np.arange(first + 1 + budget // 2, first + budget + 1)
+    spaced = candidates[offsets[candidates, 0] > offsets[candidates - 1, 1]]
+    return int(spaced[-1]) if len(spaced) else first + budget
+
+
+def _pack(firsts: NDArray[np.int64], budget: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """Give (first unit, last unit) of each passage; unit i has the pieces firsts[i] to firsts[i + 1]."""
+    fresh, units = 0, len(firsts) - 1
+    while fresh < units:
+        earliest = int(np.searchsorted(firsts, firsts[fresh + 1] - budget))
+        begin = min(fresh, max(earliest, fresh - overlap, 0))
+        end = max(fresh + 1, int(np.searchsorted(firsts, firsts[begin] + budget, side="right")) - 1)
+        yield begin, end - 1
+        fresh = end

@@ -1,0 +1,109 @@
+"""Passages end with sentences, overlap, fit, and lose nothing."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexer.passages import clip, encode_text, sentences, split, title_limit, word_offsets
+
+
+def said(text: str) -> list[str]:
+    return [text[begin:end] for begin, end in sentences(text)]
+
+
+def passages(text: str, tokens: int, **options: int) -> list[str]:
+    spans = split(text, word_offsets(text), max_tokens=tokens, **options)
+    return [text[begin:end] for begin, end in spans]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["Tides rise.", "They fall!", "Why?", "The moon..."],
+        ['He said "stop."', "She did.", "(It ended.)", "Then"],
+        ["Dr. Smith et al. (2010) saw 3.14 m, e.g. in Fig. 3.", "It rose."],
+        ["J. R. Doe of the U.S. Navy left at 5 p.m. on Jan. 3.", "He came back."],
+        ["Use a.b.c or x.y, v. 2.0.", "Done"],
+        ["1. First things", "\n\n2. Second things"],
+        ["A heading\n \n", "A paragraph\nof two lines."],
+        ["潮汐是什么？", "月亮。", "「はい。」", "次の文！", "終"],
+        ["π≈３．１４です．", "次"],
+        ["no end"],
+    ],
+)
+def test_sentences_end_where_a_reader_would_end_them(parts: list[str]):
+    assert said(" ".join(parts)) == [part.strip() for part in parts]
+
+
+def test_a_list_number_is_no_sentence():
+    assert said("Two ways:\n 1. Walk.\n 2. Swim.") == ["Two ways:\n 1. Walk.", "2. Swim."]
+
+
+def test_spaces_alone_have_no_sentence():
+    assert sentences(" \n\n ") == []
+
+
+def test_what_fits_is_one_passage_as_it_stands():
+    assert passages("  One two. Three.  ", 3) == ["  One two. Three.  "]
+    assert passages("", 3) == [""]
+    assert passages("  ", 3) == ["  "]
+
+
+def test_the_last_sentence_is_said_again():
+    text = "Ab cd. Ef gh. Ij kl. Mn op."
+    assert passages(text, 4) == ["Ab cd. Ef gh.", "Ef gh. Ij kl.", "Ij kl. Mn op."]
+    assert passages(text, 4, overlap_sentences=0) == ["Ab cd. Ef gh.", "Ij kl. Mn op."]
+    assert passages(text, 6, overlap_sentences=2) == ["Ab cd. Ef gh. Ij kl.", "Ef gh. Ij kl. Mn op."]
+
+
+def test_no_overlap_where_it_would_not_fit():
+    assert passages("Ab cd ef gh. Ij kl. Mn op qr.", 4) == ["Ab cd ef gh.", "Ij kl.", "Mn op qr."]
+
+
+def test_a_long_sentence_is_cut_between_words():
+    assert passages("a b c d e f g. H.", 3) == ["a b c", "d e f", "g. H."]
+
+
+def test_text_without_spaces_is_cut_between_pieces():
+    assert passages("潮汐是月亮的引力", 3) == ["潮汐是", "月亮的", "引力"]
+
+
+def test_the_title_takes_its_room_but_no_more_than_a_third():
+    text = "Ab cd. Ef gh. Ij kl."
+    assert passages(text, 6, title_tokens=0) == [text]
+    assert passages(text, 6, title_tokens=2) == ["Ab cd. Ef gh.", "Ef gh. Ij kl."]
+    assert passages(text, 6, title_tokens=99) == passages(text, 6, title_tokens=2)
+    assert title_limit(240) == 64
+
+
+def test_a_long_title_is_clipped_where_a_word_ends():
+    title = "one two three"
+    assert clip(title, word_offsets(title), 2) == "one two"
+    assert clip(title, word_offsets(title), 3) == title
+    assert clip("", word_offsets(""), 2) == ""
+
+
+def test_title_and_passage_are_joined_by_a_space():
+    assert encode_text("Tides", "They rise.") == "Tides They rise."
+    assert encode_text("", "They rise.") == "They rise."
+
+
+def test_a_megabyte_of_stops_is_nothing_special():
+    for text in ("." * 10**6, ".\"'" * 300_000, "\n" + " " * 10**6 + "x"):
+        assert split(text, word_offsets(text)) == [(0, len(text))]
+
+
+WORDY = st.text(st.sampled_from("ab。．.!? \n\"'潮é1"), max_size=200)
+
+
+@given(WORDY, st.integers(1, 12), st.integers(0, 2), st.integers(0, 6))
+def test_passages_are_ordered_fit_and_cover_everything(text: str, tokens: int, overlap: int, title: int):
+    offsets = word_offsets(text)
+    spans = split(text, offsets, max_tokens=tokens, overlap_sentences=overlap, title_tokens=title)
+    assert spans == sorted(set(spans))
+    assert [end for _, end in spans] == sorted({end for _, end in spans})
+    covered = {at for begin, end in spans for at in range(begin, end)}
+    assert all(character.isspace() or at in covered for at, character in enumerate(text))
+    room = tokens - min(title, title_limit(tokens))
+    for begin, end in spans:
+        assert ((offsets[:, 0] >= begin) & (offsets[:, 0] < end)).sum() <= room
