@@ -11,7 +11,7 @@ from service.commands.worker import worker
 
 
 class Commands(TyperGroup):
-    """Makes an expected error of any command one sentence and exit code 1; others are bugs and show their trace."""
+    """Makes an expected error one sentence and exit code 1; any other is a bug and shows its trace."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

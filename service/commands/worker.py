@@ -14,7 +14,7 @@ def worker(
     ] = False,
 ) -> None:
     """Apply what is written to the collections in a data directory; one worker at a time has a collection."""
-    settings = settings_from(data_dir=data_dir)
+    settings = settings_from(data_dir=data_dir, host="127.0.0.1")  # it listens nowhere, so it needs no key
     log_to_stderr()
 
     from indexer.worker import run_worker
