@@ -29,6 +29,8 @@ _STEMMED_AND_STOPPED = {
     "sv": "swedish",
 }
 _STEMMED = {"ar": "arabic", "el": "greek", "ro": "romanian", "ta": "tamil", "tr": "turkish"}
+# What is left of initials, possessives and elisions ("J. Smith", "dog's", "l'eau"); docs/decisions/0002.
+_LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 _PAIRED = ("cjk", "ja", "ko", "zh")
 LANGUAGES = tuple(sorted([*_STEMMED_AND_STOPPED, *_STEMMED, *_PAIRED, "none"]))
 """Languages a collection may name; "none" splits into words and does nothing else."""
@@ -86,7 +88,8 @@ def text_analyzer(language: str) -> tantivy.TextAnalyzer:
     builder = builder.filter(tantivy.Filter.remove_long(MAX_WORD_BYTES)).filter(tantivy.Filter.lowercase())
     if language in _STEMMED_AND_STOPPED:
         name = _STEMMED_AND_STOPPED[language]
-        builder = builder.filter(tantivy.Filter.stopword(name)).filter(tantivy.Filter.stemmer(name))
+        builder = builder.filter(tantivy.Filter.stopword(name)).filter(tantivy.Filter.custom_stopword(_LETTERS))
+        builder = builder.filter(tantivy.Filter.stemmer(name))
     elif language in _STEMMED:
         builder = builder.filter(tantivy.Filter.stemmer(_STEMMED[language]))
     return builder.build()
