@@ -6,6 +6,9 @@ import typer
 from typer.core import TyperGroup
 
 from service.commands.common import CommandError, stderr
+from service.commands.index import index
+from service.commands.quickstart import quickstart
+from service.commands.search import search
 from service.commands.serve import serve
 from service.commands.worker import worker
 
@@ -30,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, worker):
+for command in (serve, worker, index, search, quickstart):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -72,9 +72,9 @@ def prepare_environment(data_dir: Path, encoders: tuple[str, ...] = ()) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(level: int = logging.INFO) -> None:
     """Show what the service and the indexer have to say."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def stderr() -> Console:

@@ -1,13 +1,17 @@
 """`winnow serve`: the HTTP service, with the indexer beside it unless it runs elsewhere."""
 
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.common import DATA_DIR_HELP, ApiKey, log_to_stderr, settings_from
+from service.commands.common import DATA_DIR_HELP, ApiKey, CommandError, log_to_stderr, settings_from
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from service.settings import Settings
 
 Host = Annotated[
@@ -44,8 +48,33 @@ def serve(
 
 def run_server(settings: "Settings") -> None:
     """Serve until a signal says to stop."""
+    server, listening = make_server(settings)
+    run_until_stopped(server, listening)
+
+
+def make_server(settings: "Settings") -> "tuple[uvicorn.Server, socket.socket]":
+    """Return a server and the socket it will listen on; CommandError if the address cannot be had."""
     import uvicorn
 
     from service.app import create_app
 
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
+    listening = listen(settings.host, settings.port)
+    config = uvicorn.Config(create_app(settings), log_level="warning", access_log=False)
+    return uvicorn.Server(config), listening
+
+
+def run_until_stopped(server: "uvicorn.Server", listening: socket.socket) -> None:
+    """Serve in this thread. uvicorn stops in good order at Ctrl-C and then raises it again, to no use."""
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind before anything is loaded, so that a taken port is said at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise CommandError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another --port"
+        ) from error

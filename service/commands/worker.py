@@ -1,5 +1,6 @@
 """`winnow worker`: the indexer, as a process of its own."""
 
+import logging
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ def worker(
 ) -> None:
     """Apply what is written to the collections in a data directory; one worker at a time has a collection."""
     settings = settings_from(data_dir=data_dir, host="127.0.0.1")  # it listens nowhere, so it needs no key
-    log_to_stderr()
+    log_to_stderr(logging.WARNING if embedded else logging.INFO)
 
     from indexer.worker import run_worker
 
