@@ -58,16 +58,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A batch that was begun: if no prune covers it, evidence against its operations.
-
-    The batch ends at position `last`. Up to position `until` operations are under suspicion, so that batches
-    hold at most `size` of them; the one at the head has failed alone `tries` times.
-    """
+    """A batch that was begun: `size` operations, the last at position `last`, tried `tries` times before."""
 
     last: int
-    until: int
     size: int
-    tries: int
+    tries: int = 0
 
 
 @dataclass(frozen=True, slots=True)

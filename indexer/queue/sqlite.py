@@ -34,8 +34,7 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS dead_letters (
         position INTEGER PRIMARY KEY, job TEXT NOT NULL, kind TEXT NOT NULL, payload BLOB NOT NULL,
         error TEXT NOT NULL, tries INTEGER NOT NULL, time REAL NOT NULL)""",
-    """CREATE TABLE IF NOT EXISTS trial (
-        last INTEGER NOT NULL, until INTEGER NOT NULL, size INTEGER NOT NULL, tries INTEGER NOT NULL)""",
+    "CREATE TABLE IF NOT EXISTS trial (last INTEGER NOT NULL, size INTEGER NOT NULL, tries INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS problem (sentence TEXT NOT NULL)",
 )
 
@@ -173,7 +172,7 @@ class SqliteLog:
 
     def trial(self) -> Trial | None:
         """See `Log.trial`."""
-        with self._reader.rows("SELECT last, until, size, tries FROM trial") as rows:
+        with self._reader.rows("SELECT last, size, tries FROM trial") as rows:
             return next((Trial(*row) for row in rows), None)
 
     def begin(self, trial: Trial | None) -> None:
@@ -181,8 +180,8 @@ class SqliteLog:
         with self._quick.transaction() as database:
             database.execute("DELETE FROM trial")
             if trial is not None:
-                values = (trial.last, trial.until, trial.size, trial.tries)
-                database.execute("INSERT INTO trial VALUES (?, ?, ?, ?)", values)
+                values = (trial.last, trial.size, trial.tries)
+                database.execute("INSERT INTO trial VALUES (?, ?, ?)", values)
 
     def bury(self, position: int, error: str, tries: int) -> None:
         """See `Log.bury`."""

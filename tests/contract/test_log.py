@@ -169,8 +169,8 @@ def test_dead_letters_of_one_job(log: Log):
 
 def test_a_trial_stands_until_a_prune_covers_it(log: Log):
     assert log.trial() is None
-    trial = Trial(last=7, until=9, size=4, tries=1)
-    log.begin(Trial(last=3, until=3, size=512, tries=0))
+    trial = Trial(last=7, size=4, tries=1)
+    log.begin(Trial(last=3, size=512))
     log.begin(trial)
     log.prune(6)
     assert log.trial() == trial
