@@ -9,13 +9,16 @@ Two pipelines are compared by the paired randomisation test: under the null hypo
 per-query difference is a coin flip. It assumes no distribution, which nDCG with its many zeros needs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import ir_measures
 import numpy as np
 from ir_measures import AP, RR, R, ScoredDoc, nDCG
 from numpy.typing import NDArray
+
+from service.schema import SearchResponse
+from service.types import Account
 
 MEASURES = {"nDCG@10": nDCG @ 10, "MRR@10": RR @ 10, "Recall@100": R @ 100, "MAP": AP}
 DEPTH = 1000  # how deep an answer has to be for MAP to mean what it says
@@ -31,6 +34,24 @@ class Answer:
     took_ms: float
     stages: Mapping[str, float] = field(default_factory=dict)  # milliseconds per stage
     degraded: bool = False
+
+
+def answer_of(response: SearchResponse) -> Answer:
+    """What counts of a search's response. Nested stages are named after the one they are an input of."""
+    return Answer(
+        ids=[hit["id"] for hit in response["hits"]],
+        took_ms=response["took_ms"],
+        stages=dict(_stage_times(response["stages"], "")),
+        degraded=bool(response["degraded"]),
+    )
+
+
+def _stage_times(accounts: Iterable[Account], prefix: str) -> Iterator[tuple[str, float]]:
+    for account in accounts:
+        name = prefix + account["stage"]
+        yield name, account["ms"]
+        for pipeline in account["inputs"]:
+            yield from _stage_times(pipeline, f"{name}/")
 
 
 @dataclass(frozen=True)

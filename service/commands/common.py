@@ -56,17 +56,17 @@ def settings_from(**given: Any) -> "Settings":
     except ValidationError as error:
         details = "; ".join(_sentence(detail["loc"], detail["msg"]) for detail in error.errors())
         raise typer.BadParameter(details) from error
-    prepare_environment(settings.data_dir, (settings.encoder, *settings.encoders))
+    prepare_environment(settings.data_dir / "cache", (settings.encoder, *settings.encoders))
     return settings
 
 
-def prepare_environment(data_dir: Path, encoders: tuple[str, ...] = ()) -> None:
+def prepare_environment(cache: Path, encoders: tuple[str, ...] = ()) -> None:
     """Say to libraries, before they are imported, what they read from the environment when they are.
 
-    Compiled kernels are kept with the data, so that a second start compiles nothing. The model hub is not
+    Compiled kernels are kept in `cache`, so that a second start compiles nothing. The model hub is not
     asked unless an `hf:` name needs it: a lookup there stalls a start without network.
     """
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(data_dir.absolute() / "cache" / "numba"))
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache.absolute() / "numba"))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not any(name.startswith("hf:") for name in encoders):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,19 +49,17 @@ class CachedEncoder:
         return self.inner.offsets(texts)
 
     def encode(
-        self, texts: Sequence[str], kind: Any = "document", *, progress: Callable[[int], None] | None = None
+        self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None
     ) -> NDArray[np.float32]:
-        """Return float32[n, dim] in the order of `texts`; `progress` hears how many are done."""
-        keys = [_key(kind, text) for text in texts]
+        """Return float32[n, dim] in the order of `texts`; `progress` hears of every few how many they are."""
+        keys = [blake2b(text.encode(), digest_size=KEY_BYTES).digest() for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors}
-        known = len(texts) - len(missing)
+        if progress is not None:
+            progress(len(texts) - len(missing))
         if missing:
-            report = None if progress is None else (lambda done: progress(known + done))
-            made = self.inner.encode(list(missing.values()), kind, progress=report)
+            made = self.inner.encode(list(missing.values()), progress=progress)
             self._vectors.update(zip(missing, made, strict=True))
             self._grown = True
-        if progress is not None:
-            progress(len(texts))
         return np.stack([self._vectors[key] for key in keys])
 
     def save(self) -> None:
@@ -74,10 +71,6 @@ class CachedEncoder:
         keys = np.frombuffer(b"".join(self._vectors), np.uint8).reshape(-1, KEY_BYTES)
         save_file({"keys": keys, "vectors": np.stack(list(self._vectors.values()))}, fresh)
         fresh.replace(self.path)
-
-
-def _key(kind: str, text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=KEY_BYTES, person=kind.encode()).digest()
 
 
 def _load(path: Path) -> dict[bytes, NDArray[np.float32]]:

@@ -35,16 +35,8 @@ def test_a_text_is_encoded_once(tmp_path: Path):
     heard: list[int] = []
     second = reopened.encode(["sea", "moon", "tide"], progress=heard.append)
     assert again.seen == ["sea"]
-    assert heard[-1] == 3
+    assert sum(heard) == 3
     assert np.array_equal(second[1:], first[[1, 0]])
-
-
-def test_a_query_is_not_a_document(tmp_path: Path):
-    inner = Counting()
-    cached = CachedEncoder(inner, tmp_path, "set")
-    cached.encode(["tide"], "document")
-    cached.encode(["tide"], "query")
-    assert inner.seen == ["tide", "tide"]
 
 
 def test_another_model_has_another_file(tmp_path: Path):

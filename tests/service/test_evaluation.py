@@ -5,13 +5,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.evaluation import Answer, Latency, compare, per_query, randomisation_test
+from service.evaluation import Answer, Latency, answer_of, compare, per_query, randomisation_test
 
 QRELS = {"q": {"a": 3, "b": 2, "c": 1}}
 
 
 def answer(*ids: str, took_ms: float = 1.0, degraded: bool = False) -> Answer:
     return Answer(ids=ids, took_ms=took_ms, stages={"bm25": took_ms}, degraded=degraded)
+
+
+def test_stages_inside_of_fusion_are_told_apart():
+    inner = {"stage": "bm25", "status": "ran", "reason": None, "ms": 1.0, "in": 0, "out": 1, "inputs": []}
+    fuse = {**inner, "stage": "fuse", "ms": 3.0, "inputs": [[inner], [{**inner, "stage": "dense"}]]}
+    hit = {"id": "a", "score": 1.0, "scores": {}}
+    response = {"hits": [hit], "stages": [fuse], "degraded": ["dense"], "generation": 1, "took_ms": 4.0}
+    given = answer_of(response)
+    assert given == Answer(["a"], 4.0, {"fuse": 3.0, "fuse/bm25": 1.0, "fuse/dense": 1.0}, degraded=True)
 
 
 def test_measures_of_a_ranking_by_hand():
