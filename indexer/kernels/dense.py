@@ -4,33 +4,19 @@ A row's sum is taken in one order that depends on its length alone, so scores
 are bit-identical whichever block or segment a row is in.
 """
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
 
-from indexer.kernels.top import push, settle
-
-
-@intrinsic
-def _widen(typing_context: Any, half: Any) -> Any:
-    """A bfloat16 held in a uint16 as float32: its bits are the upper half."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        wide = builder.zext(arguments[0], ir.IntType(32))
-        return builder.bitcast(builder.shl(wide, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
-
-    return types.float32(types.uint16), build
+from indexer.kernels.scalars import Int
+from indexer.kernels.top import cut, float_of_bits, pack, ranking, room_for
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def _dot(row: NDArray[np.uint16], query: NDArray[np.float32]) -> np.float32:
     total = np.float32(0)
     for i in range(len(query)):
-        total += _widen(row[i]) * query[i]  # type: ignore[call-arg]
+        total += float_of_bits(np.uint32(row[i]) << np.uint32(16)) * query[i]
     return total
 
 
@@ -49,19 +35,19 @@ def dot_rows(
 def top_rows(
     vectors: NDArray[np.uint16],
     query: NDArray[np.float32],
-    k: int,
+    k: Int,
     allowed: NDArray[np.bool_],
-    begin: int,
-    end: int,
+    begin: Int,
+    end: Int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The k best rows of [begin, end) and their dot products; `allowed` is bool[rows] or empty for all."""
-    room = max(0, min(k, end - begin))
-    rows, scores = np.empty(room, np.int64), np.empty(room, np.float32)
-    size = 0
-    for row in range(begin, end if room > 0 else begin):
+    keys, size, bar = np.empty(room_for(k), np.uint64), 0, np.float32(-np.inf)
+    for row in range(begin, end):
         if len(allowed) == 0 or allowed[row]:
-            score: Any = _dot(vectors[row], query)
-            if size < room or score > scores[0]:
-                size = push(scores, rows, size, score, row)
-    settle(scores, rows, size)
-    return rows[:size], scores[:size]
+            score = _dot(vectors[row], query)
+            if score >= bar:
+                keys[size] = pack(score, row)
+                size += 1
+                if size == len(keys):
+                    bar, size = cut(keys, size, k), k
+    return ranking(keys, size, k)

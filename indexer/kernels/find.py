@@ -4,6 +4,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from indexer.kernels.scalars import Int
+
 
 @njit(nogil=True, cache=True)
 def find(
@@ -36,7 +38,7 @@ def find(
 
 @njit(nogil=True, cache=True)
 def _same(
-    a: NDArray[np.uint8], a_begin: int, a_end: int, b: NDArray[np.uint8], b_begin: int, b_end: int
+    a: NDArray[np.uint8], a_begin: Int, a_end: Int, b: NDArray[np.uint8], b_begin: Int, b_end: int
 ) -> bool:
     length = np.int64(a_end) - np.int64(a_begin)
     if length != np.int64(b_end) - np.int64(b_begin):

@@ -1,63 +1,90 @@
-"""The k best of a stream of (score, row): a binary heap with the worst at its root.
+"""The k best of a stream of (score, row), without a heap.
 
 Best means the higher score and, at equal scores, the smaller row, so that a
-ranking does not depend on the order in which rows were seen.
+ranking does not depend on the order in which rows were seen. Score and row are
+packed into one integer that orders them so. Candidates fill a buffer of at
+least 2 k; when it is full the best k stay and the worst of these becomes the
+bar for what follows. That is a constant cost per candidate for any k, where a
+heap of 1,000 pays ten levels for each.
 """
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from indexer.kernels.scalars import Int, Real
 
-@njit(nogil=True, cache=True)
-def push(scores: NDArray[np.float32], rows: NDArray[np.int64], size: int, score: float, row: int) -> int:
-    """Offer a row to a heap of `size` entries in arrays as long as k; gives the new size."""
-    if size < len(scores):
-        _rise(scores, rows, size, score, row)
-        return size + 1
-    if size > 0 and _worse(scores[0], rows[0], score, row):
-        _sink(scores, rows, size, score, row)
-    return size
+SMALLEST_BUFFER = 64
+SIGN = np.uint32(1 << 31)
 
 
 @njit(nogil=True, cache=True)
-def settle(scores: NDArray[np.float32], rows: NDArray[np.int64], size: int) -> None:
-    """Turn a heap into a list, best first, in place."""
-    for last in range(size - 1, 0, -1):
-        score, row = scores[last], rows[last]
-        scores[last], rows[last] = scores[0], rows[0]
-        _sink(scores, rows, last, score, row)
+def room_for(k: Int) -> Int:
+    """Length of the buffer of keys (uint64) that the k best are chosen in."""
+    return max(2 * k, SMALLEST_BUFFER)
 
 
 @njit(nogil=True, cache=True)
-def _worse(a_score: float, a_row: int, b_score: float, b_row: int) -> bool:
-    return a_score < b_score or (a_score == b_score and a_row > b_row)
+def pack(score: Real, row: Int) -> np.uint64:
+    """A key that is larger for a higher score and, at equal scores, for a smaller row (below 2**32)."""
+    bits = np.float32(score + np.float32(0)).view(np.uint32)  # adding zero makes -0 the same as 0
+    ordered = np.uint32(~bits) if bits & SIGN else np.uint32(bits | SIGN)
+    return (np.uint64(ordered) << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(row))
 
 
 @njit(nogil=True, cache=True)
-def _rise(scores: NDArray[np.float32], rows: NDArray[np.int64], place: int, score: float, row: int) -> None:
-    """Put an entry at a free leaf and move it up past better ones."""
-    while place > 0:
-        parent = (place - 1) // 2
-        if not _worse(score, row, scores[parent], rows[parent]):
+def cut(keys: NDArray[np.uint64], size: Int, k: Int) -> np.float32:
+    """Move the k largest of `size` > k keys to the front; the score of the worst of them."""
+    low, high = 0, size - 1
+    while low < high:
+        pivot = _median(keys[low], keys[(low + high) // 2], keys[high])
+        i, j = low, high
+        while i <= j:
+            while keys[i] > pivot:
+                i += 1
+            while keys[j] < pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if k - 1 <= j:
+            high = j
+        elif k - 1 >= i:
+            low = i
+        else:
             break
-        scores[place], rows[place] = scores[parent], rows[parent]
-        place = parent
-    scores[place], rows[place] = score, row
+    return _score(keys[:k].min())
 
 
 @njit(nogil=True, cache=True)
-def _sink(scores: NDArray[np.float32], rows: NDArray[np.int64], size: int, score: float, row: int) -> None:
-    """Replace the root of a heap of `size` by an entry and move it down past worse ones."""
-    place = 0
-    while True:
-        child = 2 * place + 1
-        if child >= size:
-            break
-        if child + 1 < size and _worse(scores[child + 1], rows[child + 1], scores[child], rows[child]):
-            child += 1
-        if not _worse(scores[child], rows[child], score, row):
-            break
-        scores[place], rows[place] = scores[child], rows[child]
-        place = child
-    scores[place], rows[place] = score, row
+def ranking(keys: NDArray[np.uint64], size: Int, k: Int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Rows and scores of the k best of `size` keys, best first; all of them when they are fewer."""
+    if size > k:
+        cut(keys, size, k)
+        size = k
+    best = keys[:size]
+    best.sort()
+    rows, scores = np.empty(size, np.int64), np.empty(size, np.float32)
+    for i in range(size):
+        key = best[size - 1 - i]
+        rows[i] = np.int64(np.uint64(0xFFFFFFFF) - (key & np.uint64(0xFFFFFFFF)))
+        scores[i] = _score(key)
+    return rows, scores
+
+
+@njit(nogil=True, cache=True)
+def _score(key: Int) -> np.float32:
+    ordered = np.uint32(key >> np.uint64(32))
+    return float_of_bits(ordered ^ SIGN if ordered & SIGN else ~ordered)
+
+
+@njit(nogil=True, cache=True)
+def float_of_bits(bits: Int) -> np.float32:
+    """The float32 of these 32 bits. Integer arithmetic widened them, and a view needs one definition."""
+    return np.uint32(bits).view(np.float32)
+
+
+@njit(nogil=True, cache=True)
+def _median(a: Int, b: Int, c: Int) -> np.uint64:
+    return max(min(a, b), min(max(a, b), c))

@@ -88,7 +88,9 @@ def text_analyzer(language: str) -> tantivy.TextAnalyzer:
     builder = builder.filter(tantivy.Filter.remove_long(MAX_WORD_BYTES)).filter(tantivy.Filter.lowercase())
     if language in _STEMMED_AND_STOPPED:
         name = _STEMMED_AND_STOPPED[language]
-        builder = builder.filter(tantivy.Filter.stopword(name)).filter(tantivy.Filter.custom_stopword(_LETTERS))
+        builder = builder.filter(tantivy.Filter.stopword(name)).filter(
+            tantivy.Filter.custom_stopword(_LETTERS)
+        )
         builder = builder.filter(tantivy.Filter.stemmer(name))
     elif language in _STEMMED:
         builder = builder.filter(tantivy.Filter.stemmer(_STEMMED[language]))

@@ -169,8 +169,13 @@ def publish(directory: Path, manifest: Manifest) -> None:
     replace_file(directory / CURRENT, f"{name}\n".encode())
 
 
-def checked_files(directory: Path, files: Mapping[str, FileEntry]) -> None:
-    """Check that every file exists with the size the manifest says; reads none of them."""
+def measure(directory: Path) -> dict[str, FileEntry]:
+    """Every file of a directory with its size and checksum, by name."""
+    return {path.name: FileEntry.of(path) for path in sorted(directory.iterdir())}
+
+
+def check_sizes(directory: Path, files: Mapping[str, FileEntry]) -> None:
+    """Check that every file exists and is as long as the manifest says; reads none of them."""
     for name, entry in files.items():
         path = directory / name
         if not path.is_file():
@@ -181,7 +186,7 @@ def checked_files(directory: Path, files: Mapping[str, FileEntry]) -> None:
 
 def verify_files(directory: Path, files: Mapping[str, FileEntry]) -> None:
     """Check size and SHA-256 of every file; reads all of them."""
-    checked_files(directory, files)
+    check_sizes(directory, files)
     for name, entry in files.items():
         if FileEntry.of(directory / name) != entry:
             raise CorruptFile(f"{directory / name}: the bytes do not match the manifest's checksum")
