@@ -47,15 +47,13 @@ class Dense:
 
     def scores(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Dot products of some rows, in the order given."""
-        scores: NDArray[np.float32] = dot_rows(
-            self.vectors, self._query(query), np.ascontiguousarray(rows, np.int64)
-        )
+        scores: NDArray[np.float32] = dot_rows(self.vectors, self._query(query), np.array(rows, np.int64))
         return scores
 
     def _query(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         if query.shape != (self.dim,):
             raise ValueError(f"a query vector of shape {query.shape} for passages of {self.dim} dimensions")
-        return np.ascontiguousarray(query, np.float32)
+        return np.array(query, np.float32)  # a copy is writable, and so of the one type that is compiled
 
 
 def merge_dense(path: Path, parts: Sequence[tuple[Dense, NDArray[np.bool_]]]) -> None:

@@ -101,7 +101,7 @@ class Lexical:
             self.norms(k1, b, title_boost, average_length),
             terms,
             weights,
-            title_boost,
+            float(title_boost),
             ceiling(weights),
             min(k, self.rows),
             _EVERY if allowed is None else allowed,
@@ -121,7 +121,7 @@ class Lexical:
         """What each term adds to a row's score, 0 for the absent; they sum to what `search` gives."""
         norm = self.norms(k1, b, title_boost, average_length)[row]
         parts: NDArray[np.float32] = contributions(
-            self._starts, *self._postings, norm, terms, weights, title_boost, ceiling(weights), row
+            self._starts, *self._postings, norm, terms, weights, float(title_boost), ceiling(weights), row
         )
         return parts
 

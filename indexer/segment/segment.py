@@ -54,14 +54,11 @@ def open_segment(path: Path, entry: SegmentEntry) -> Segment:
 
 
 def _check_rows(segment: Segment, entry: SegmentEntry) -> None:
-    components = {
-        STORE: segment.store,
-        COLUMNS: segment.columns,
-        LEXICAL: segment.lexical,
-        DENSE: segment.dense,
-    }
-    for name, component in components.items():
-        if component is not None and component.rows != entry.rows:
-            raise CorruptFile(
-                f"{segment.path / name}: {component.rows} rows where the manifest says {entry.rows}"
-            )
+    rows = {STORE: segment.store.rows, COLUMNS: segment.columns.rows}
+    if segment.lexical is not None:
+        rows[LEXICAL] = segment.lexical.rows
+    if segment.dense is not None:
+        rows[DENSE] = segment.dense.rows
+    for name, found in rows.items():
+        if found != entry.rows:
+            raise CorruptFile(f"{segment.path / name}: {found} rows where the manifest says {entry.rows}")
