@@ -6,9 +6,20 @@ the logarithm of the collection's size. Above ten segments the cheapest merge is
 Simulated over 20,000 equal batches, a row is copied nine times and there are eight segments on average.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+
+from indexer.build import fresh_directory, seal
+from indexer.part import Mask, Part
+from indexer.segment.columns import merge_columns
+from indexer.segment.dense import merge_dense
+from indexer.segment.lexical import merge_lexical
 from indexer.segment.manifest import SegmentEntry
+from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, STORE
+from indexer.segment.store import merge_store
 
 MOST_SEGMENTS = 10
 WORTHWHILE = 6
@@ -16,6 +27,49 @@ SMALLEST = 1000
 """Segments of fewer live rows count as so many: what a merge costs besides its rows."""
 
 Window = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Merge:
+    """Some neighbours as they were when the merge was planned, to become the segment `name`."""
+
+    name: str
+    parts: Sequence[Part]
+
+    def run(self, directory: Path) -> SegmentEntry | None:
+        """Write the merged segment and bring it to the disk; None if no row is alive. For any thread."""
+        kept = [(part.segment, ~part.dead) for part in self.parts if part.alive_rows]
+        if not kept:
+            return None
+        path = fresh_directory(directory, self.name)
+        merge_store(path / STORE, [(segment.store, keep) for segment, keep in kept])
+        merge_columns(path / COLUMNS, [(segment.columns, keep) for segment, keep in kept])
+        lexical = [(segment.lexical, keep) for segment, keep in kept if segment.lexical is not None]
+        dense = [(segment.dense, keep) for segment, keep in kept if segment.dense is not None]
+        if lexical:
+            merge_lexical(path / LEXICAL, lexical)
+        if dense:
+            merge_dense(path / DENSE, dense)
+        return self._seal(path)
+
+    def dead_since(self, current: Mapping[str, Part]) -> Mask:
+        """Return which rows of the merged segment have died since, by the parts as they are now.
+
+        A part that is not there any more has died altogether.
+        """
+        return np.concatenate(
+            [
+                current[part.entry.name].dead[~part.dead]
+                if part.entry.name in current
+                else np.ones(part.alive_rows, np.bool_)
+                for part in self.parts
+            ]
+        )
+
+    def _seal(self, path: Path) -> SegmentEntry:
+        seqs = np.concatenate([part.segment.store.seqs[~part.dead] for part in self.parts])
+        documents = sum(part.statistics.documents for part in self.parts)
+        return seal(path, len(seqs), documents, int(seqs[0]), int(seqs[-1]))
 
 
 def plan(entries: Sequence[SegmentEntry]) -> Window | None:

@@ -1,0 +1,74 @@
+"""A segment in one generation: what is written once, and which of its rows are dead by now."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.batch import Batch
+from indexer.segment.manifest import SegmentEntry, Statistics
+from indexer.segment.segment import Segment, open_segment
+from indexer.segment.tombstones import read_tombstones
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """`dead` is a mask over the rows of `segment`; `entry` knows those of the generation published last."""
+
+    entry: SegmentEntry
+    segment: Segment
+    dead: Mask
+
+    @classmethod
+    def open(cls, directory: Path, entry: SegmentEntry) -> Self:
+        """Open a segment of the collection in `directory` with its tombstones. CorruptFile, OSError."""
+        segment = open_segment(directory / "segments" / entry.name, entry)
+        if entry.tombstones is None:
+            return cls(entry, segment, np.zeros(entry.rows, np.bool_))
+        return cls(entry, segment, read_tombstones(directory / "tombstones" / entry.tombstones, entry.rows))
+
+    @property
+    def alive_rows(self) -> int:
+        """How many rows are alive."""
+        return self.statistics.passages
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Counts of what is alive. The passages of a document live and die together."""
+        alive, store, lexical = ~self.dead, self.segment.store, self.segment.lexical
+        return Statistics(
+            documents=int(alive[store.first_row[:-1]].sum()),
+            passages=int(alive.sum()),
+            body_terms=0 if lexical is None else int(lexical.body_lengths[alive].sum(dtype=np.int64)),
+            title_terms=0 if lexical is None else int(lexical.title_lengths[alive].sum(dtype=np.int64)),
+        )
+
+    def after(self, batch: Batch) -> Self:
+        """Return this part without the documents that the batch deletes or replaces."""
+        gone = self._of(batch) & ~self.dead
+        return replace(self, dead=self.dead | gone) if gone.any() else self
+
+    def _of(self, batch: Batch) -> Mask:
+        store = self.segment.store
+        numbers = store.find(batch.ids)
+        documents = np.zeros(store.documents, np.bool_)
+        documents[numbers[numbers >= 0]] = True
+        mask = documents[store.document_of_row]
+        for each in batch.filters:
+            mask |= each.mask(self.segment.columns, store.rows)
+        return mask
+
+
+def total(parts: list[Part]) -> Statistics:
+    """Add the statistics of parts up."""
+    return Statistics(
+        documents=sum(part.statistics.documents for part in parts),
+        passages=sum(part.statistics.passages for part in parts),
+        body_terms=sum(part.statistics.body_terms for part in parts),
+        title_terms=sum(part.statistics.title_terms for part in parts),
+    )

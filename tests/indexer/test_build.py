@@ -1,0 +1,123 @@
+"""What a segment holds of the documents it was built from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.build import build_segment
+from indexer.document import Document
+from indexer.segment.analyzer import Analyzer
+from indexer.segment.manifest import CollectionSchema, SegmentEntry
+from indexer.segment.segment import Segment, open_segment, verify_files
+from tests.nets import WordOverlapEncoder
+
+TIDES = Document(
+    id="t", title="The tides", text="Moon pulls sea. Sea rises twice. Sun pulls too.", metadata={"y": 1}
+)
+CATS = Document(id="c", text="Cats sleep.")
+
+
+def build(
+    tmp_path: Path, *documents: Document, first_seq: int = 0, **schema: object
+) -> tuple[SegmentEntry, Segment]:
+    settings = CollectionSchema.model_validate({"language": "none", "passage_tokens": 16} | schema)
+    encoder = WordOverlapEncoder() if "dense" in settings.components else None
+    entry = build_segment(
+        tmp_path, "one", documents, first_seq, settings, encoder, Analyzer(settings.language)
+    )
+    return entry, open_segment(tmp_path / "segments" / "one", entry)
+
+
+def passages(segment: Segment) -> list[str]:
+    numbers = segment.store.document_of_row.tolist()
+    texts = [segment.store.document(number)["text"] for number in numbers]
+    return [text[begin:end] for text, (begin, end) in zip(texts, segment.store.spans.tolist(), strict=True)]
+
+
+def test_documents_become_numbered_passages(tmp_path: Path):
+    long = Document(id="l", text="One two three four five six. " * 4)
+    entry, segment = build(tmp_path, TIDES, long, CATS, first_seq=100)
+    assert (entry.rows, entry.documents) == (5, 3)
+    assert (entry.first_seq, entry.last_seq) == (100, 104)
+    assert segment.store.seqs.tolist() == [100, 101, 102, 103, 104]
+    assert segment.store.document_of_row.tolist() == [0, 1, 1, 1, 2]
+    two = "One two three four five six. One two three four five six."
+    assert passages(segment) == [TIDES.text, two, two, two, CATS.text]
+    assert segment.store.document(0) == TIDES.model_dump()
+
+
+def test_every_file_is_described_and_whole(tmp_path: Path):
+    entry, segment = build(tmp_path, TIDES)
+    assert set(entry.files) == {path.name for path in segment.path.iterdir()}
+    verify_files(segment.path, entry.files)
+
+
+def test_each_passage_carries_the_terms_of_its_title(tmp_path: Path):
+    document = Document(id="a", title="Old sea", text="One two three four five six seven eight. " * 3)
+    _, segment = build(tmp_path, document)
+    assert segment.lexical is not None
+    assert segment.lexical.title_lengths.tolist() == [2, 2, 2]
+    assert segment.lexical.body_lengths.tolist() == [8, 8, 8]
+    rows, tf, title_tf = segment.lexical.postings(int(segment.lexical.lookup(["sea"])[0]))
+    assert (rows.tolist(), tf.tolist(), title_tf.tolist()) == ([0, 1, 2], [0, 0, 0], [1, 1, 1])
+
+
+def test_vectors_are_of_title_and_passage_together(tmp_path: Path):
+    _, segment = build(tmp_path, TIDES, CATS)
+    assert segment.dense is not None
+    query = WordOverlapEncoder().encode(["The tides " + TIDES.text])[0]
+    scores = segment.dense.scores(query, np.arange(2))
+    assert scores[0] == pytest.approx(1.0, abs=0.01)
+    assert scores[1] < 0.2
+
+
+def test_a_long_title_is_clipped_so_that_the_passage_is_read(tmp_path: Path):
+    class Reading(WordOverlapEncoder):
+        def encode(self, texts, **options):
+            self.read = texts
+            return super().encode(texts, **options)
+
+    encoder = Reading()
+    schema = CollectionSchema(passage_tokens=18)
+    document = Document(id="a", title="w " * 500, text="the end")
+    build_segment(tmp_path, "one", [document], 0, schema, encoder, Analyzer("none"))
+    assert encoder.read == ["w w w w w w the end"]
+
+
+def test_components_decide_what_is_written(tmp_path: Path):
+    entry, segment = build(tmp_path, TIDES, components=["bm25"])
+    assert segment.dense is None
+    assert "dense.bin" not in entry.files
+    entry, segment = build(tmp_path, TIDES, components=["dense"])
+    assert segment.lexical is None
+
+
+def test_an_interrupted_build_is_replaced(tmp_path: Path):
+    left = tmp_path / "segments" / "one" / "half"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"rubbish")
+    entry, _ = build(tmp_path, CATS)
+    assert "half" not in entry.files
+    assert not left.exists()
+
+
+def test_empty_texts_are_documents_too(tmp_path: Path):
+    entry, segment = build(tmp_path, Document(id="e", text=""), Document(id="s", title=" ", text=" \n"))
+    assert entry.rows == 2
+    assert passages(segment) == ["", " \n"]
+
+
+def test_progress_counts_passages(tmp_path: Path):
+    heard: list[tuple[int, int]] = []
+    build_segment(
+        tmp_path,
+        "one",
+        [TIDES, CATS],
+        0,
+        CollectionSchema(),
+        WordOverlapEncoder(),
+        Analyzer("en"),
+        lambda done, total: heard.append((done, total)),
+    )
+    assert heard[-1] == (2, 2)
