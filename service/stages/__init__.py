@@ -1,0 +1,19 @@
+"""The stages and what a pipeline of them is on the wire. A new stage is a file here and a name in
+`AnyStage`.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, Strict
+
+from service.stages.bm25 import Bm25
+from service.stages.dense import Dense
+from service.stages.fuse import Fuse
+from service.stages.group import Group
+
+__all__ = ["AnyStage", "Bm25", "Dense", "Fuse", "Group", "Pipeline"]
+
+AnyStage = Annotated[Bm25 | Dense | Fuse | Group, Field(discriminator="stage")]
+Pipeline = Annotated[tuple[AnyStage, ...], Strict(False), Field(min_length=1)]
+
+Fuse.model_rebuild(_types_namespace={"Pipeline": Pipeline})

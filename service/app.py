@@ -1,0 +1,135 @@
+"""The application: everything is made here from settings, started and stopped here, and nowhere else.
+
+`create_app` does no work beyond building; parts start with the server and stop with it, in the reverse order.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+
+from service import openapi
+from service.catalog import Catalog
+from service.embedded import Embedded, command
+from service.engine import Engine
+from service.errors import answer
+from service.guards import ApiKey, BodyGuard, RequestId
+from service.metrics import Measured, Metrics, Sample
+from service.nets import DenseNets, LoadEncoder, load_encoder
+from service.routes import collections, documents, jobs, probes, search
+from service.settings import Settings
+from service.state import State
+from service.warmup import Warmup
+from service.workers import Workers
+
+DESCRIPTION = """Documents in, the right passages out, with an honest account of how each was found.
+
+Errors are `application/problem+json` (RFC 9457). Limits are listed at `/v1/limits`."""
+
+
+class Winnow(FastAPI):
+    """FastAPI with our OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Make the document once."""
+        if not self.openapi_schema:
+            settings: Settings = self.state.winnow.settings
+            encoders = sorted({settings.encoder, *settings.encoders})
+            self.openapi_schema = openapi.document(self, settings.limits, encoders)
+        return self.openapi_schema
+
+
+def create_app(settings: Settings, *, load: LoadEncoder | None = None) -> FastAPI:
+    """Make the service, an ASGI application. `load` loads an encoder by name, from its weights by default."""
+    state = _assemble(settings, load or load_encoder(settings.data_dir / "cache" / "models"))
+    app = Winnow(
+        title="Winnow",
+        version=version("winnow-search"),
+        description=DESCRIPTION,
+        lifespan=_running,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.winnow = state
+    _add_routes(app, settings)
+    _add_guards(app, state)
+    for error in (HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(error, answer)
+    return app
+
+
+def _assemble(settings: Settings, load: LoadEncoder) -> State:
+    workers = Workers(settings.threads)
+    metrics = Metrics()
+    nets = DenseNets(settings, workers, metrics, load)
+    catalog = Catalog(
+        settings.data_dir, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
+    )
+    return State(
+        settings=settings,
+        catalog=catalog,
+        workers=workers,
+        nets=nets,
+        engine=Engine(settings, nets, workers, metrics),
+        metrics=metrics,
+        warmup=Warmup(catalog, nets, settings.encoder),
+        indexer=Embedded(command(settings.data_dir)) if settings.worker == "embedded" else None,
+    )
+
+
+@asynccontextmanager
+async def _running(app: FastAPI) -> AsyncIterator[None]:
+    state: State = app.state.winnow
+    async with AsyncExitStack() as stack:
+        stack.callback(state.workers.close)
+        stack.push_async_callback(state.nets.stop)
+        await state.catalog.start()
+        stack.push_async_callback(state.catalog.stop)
+        if state.indexer is not None:
+            state.indexer.start()
+            stack.push_async_callback(state.indexer.stop)
+        state.warmup.start()
+        stack.push_async_callback(state.warmup.stop)
+        yield
+
+
+def _add_routes(app: FastAPI, settings: Settings) -> None:
+    """Documented as secured only when they are."""
+    key = [Security(HTTPBearer(auto_error=False))] if settings.api_key else []
+    app.include_router(probes.router)
+    for part in (collections, documents, search, jobs):
+        app.include_router(part.router, dependencies=key)
+
+
+def _add_guards(app: FastAPI, state: State) -> None:
+    """What is added last is met first."""
+    settings = state.settings
+    app.add_middleware(BodyGuard, most=settings.limits.body_bytes, seconds=settings.body_seconds)
+    if settings.api_key is not None:
+        app.add_middleware(ApiKey, key=settings.api_key.get_secret_value())
+    app.add_middleware(Measured, metrics=state.metrics)
+    app.add_middleware(RequestId)
+    state.metrics.read(lambda: _gauges(state))
+
+
+def _gauges(state: State) -> Iterator[Sample]:
+    for collection in state.catalog:
+        labels = {"collection": collection.name}
+        snapshot = collection.current
+        yield "winnow_generation", "Generation that is served.", labels, snapshot.generation
+        yield "winnow_documents", "Documents that can be found.", labels, snapshot.statistics.documents
+        behind = collection.log.last_position() - snapshot.manifest.position
+        yield "winnow_queued_operations", "Operations not yet searchable.", labels, max(0, behind)
+        yield "winnow_segments", "Segments of the generation.", labels, len(snapshot.parts)
+    for batcher in state.nets.batchers():
+        queued = batcher.queued_tokens
+        yield "winnow_net_queued_tokens", "Tokens that wait for a net.", {"net": batcher.name}, queued
+    if state.indexer is not None:
+        yield "winnow_indexer_running", "1 while the embedded indexer runs.", {}, float(state.indexer.running)
+        yield "winnow_indexer_restarts", "Times it had to be started again.", {}, state.indexer.restarts

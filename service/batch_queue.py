@@ -1,0 +1,144 @@
+"""Calls in, batches out: who is next before a net, and which texts share a forward. No tasks, no threads.
+
+Interactive calls go before bulk ones. Bulk work gets one batch in `SHARE` while interactive calls keep coming,
+so it is slow then but never stuck, and no interactive call waits for two bulk batches in a row. Within a lane
+calls take turns, so a call of one text does not wait for all texts of the thousand-text call before it. A
+batch is the text whose turn it is and the waiting texts nearest to it in length, since padding is waste.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.packing import pack
+
+Priority = Literal["interactive", "bulk"]
+Array = NDArray[np.float32]
+Lane = dict["Call", None]  # a set in order of turn
+
+SHARE = 8
+"""While both wait, one batch in so many is bulk."""
+
+WINDOW = 4
+"""Batches' worth of tokens that are sorted together: more would pad less, and let a turn wait longer."""
+
+
+@dataclass(eq=False)
+class Call:
+    """Texts that one caller waits for: those that no forward has taken yet, and the rows that came back."""
+
+    priority: Priority
+    deadline: float  # seconds of time.monotonic()
+    waiting: dict[int, list[int]]  # token ids by position
+    result: asyncio.Future[Array]
+    since: float = field(default_factory=time.monotonic)
+    rows: Array | None = None
+
+    def __post_init__(self) -> None:
+        self.texts = self.missing = len(self.waiting)
+
+    def late(self) -> bool:
+        """The deadline has passed."""
+        return time.monotonic() >= self.deadline
+
+    def gone(self) -> bool:
+        """Nobody waits for the rest: answered, failed, cancelled or late."""
+        return self.result.done() or self.late()
+
+    def fail(self, error: Exception) -> None:
+        """Raise `error` at the caller, if it is still there."""
+        if not self.result.done():
+            self.result.set_exception(error)
+
+    def deliver(self, positions: list[int], rows: Array) -> None:
+        """Put rows in their places; the last of them answer the caller."""
+        if self.rows is None:
+            self.rows = np.empty((self.texts, *rows.shape[1:]), rows.dtype)
+        self.rows[positions] = rows
+        self.missing -= len(positions)
+        if not self.missing and not self.result.done():
+            self.result.set_result(self.rows)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A text in a batch."""
+
+    call: Call
+    position: int
+    tokens: list[int]
+
+
+class BatchQueue:
+    """The calls that have a text waiting. A batch has at most `budget` padded tokens and `most` texts."""
+
+    def __init__(self, budget: int, most: int) -> None:
+        self.tokens = 0
+        self._budget = budget
+        self._most = most
+        self._lanes: dict[Priority, Lane] = {"interactive": {}, "bulk": {}}
+        self._passed_over = 0  # batches since bulk work had its turn, while some waited
+
+    def __iter__(self) -> Iterator[Call]:
+        return chain(self._lanes["interactive"], self._lanes["bulk"])
+
+    def add(self, call: Call) -> None:
+        """Put a call at the end of its lane."""
+        self._lanes[call.priority][call] = None
+        self.tokens += sum(map(len, call.waiting.values()))
+
+    def remove(self, call: Call) -> int:
+        """Take a call out, if it is in; returns how many of its texts were still waiting."""
+        if call not in self._lanes[call.priority]:
+            return 0
+        del self._lanes[call.priority][call]
+        self.tokens -= sum(map(len, call.waiting.values()))
+        return len(call.waiting)
+
+    def has(self, priority: Priority) -> bool:
+        """Whether any call of this priority waits."""
+        return bool(self._lanes[priority])
+
+    def fills_a_batch(self, priority: Priority) -> bool:
+        """Whether the next batch of this priority would not grow by waiting."""
+        window = list(_window(self._lanes[priority], self._budget))
+        return len(window) >= self._most or sum(len(entry.tokens) for entry in window) >= self._budget
+
+    def take(self) -> list[Entry]:
+        """The next batch, taken off the queue; empty if nothing waits."""
+        lane = self._next_lane()
+        window = list(_window(lane, WINDOW * self._budget))
+        batches = pack([len(entry.tokens) for entry in window], self._budget, self._most)
+        batch = [window[number] for number in next((batch for batch in batches if 0 in batch), [])]
+        for entry in batch:
+            del entry.call.waiting[entry.position]
+            self.tokens -= len(entry.tokens)
+        for call in {entry.call: None for entry in batch}:
+            del lane[call]
+            if call.waiting:
+                lane[call] = None
+        return batch
+
+    def _next_lane(self) -> Lane:
+        interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
+        if interactive and not (bulk and self._passed_over >= SHARE - 1):
+            self._passed_over += bool(bulk)
+            return interactive
+        self._passed_over = 0
+        return bulk
+
+
+def _window(lane: Lane, tokens: int) -> Iterator[Entry]:
+    """The texts of a lane in order, until there are `tokens` of them."""
+    for call in lane:
+        for position, ids in call.waiting.items():
+            yield Entry(call, position, ids)
+            tokens -= len(ids)
+            if tokens <= 0:
+                return

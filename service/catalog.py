@@ -1,0 +1,198 @@
+"""The collections of a data directory, each at its current generation.
+
+A task looks at every `CURRENT` many times a second (two `stat` each) and opens what changed in a thread;
+swapping is one assignment, so a search sees the old snapshot or the new one. Superseded generations stay
+for a minute, for pages that name theirs. A generation that cannot be opened leaves the one before it in
+place and is reported. Whatever else writes to the directory, such as the command line, is noticed in the
+same way.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from indexer.collection import (
+    CollectionSchema,
+    collection_path,
+    create_collection,
+    drop_collection,
+    list_collections,
+    log_path,
+)
+from indexer.queue.contract import Log
+from indexer.queue.sqlite import SqliteLog
+from indexer.segment.arrays import CorruptFile
+from indexer.segment.manifest import CURRENT, read_current
+from service.errors import GoneError, InvalidError, NotFoundError, UnavailableError
+from service.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+
+Stamp = tuple[int, ...]  # changes when CURRENT is replaced, or the collection by another of its name
+
+
+class Collection:
+    """One collection: its operations log and its snapshots."""
+
+    def __init__(self, name: str, directory: Path, operations: Log, snapshot: Snapshot) -> None:
+        self.name = name
+        self.directory = directory
+        self.log = operations
+        self.current = snapshot
+        self._kept: deque[tuple[float, Snapshot]] = deque()
+        self._published = asyncio.Event()
+
+    def at(self, generation: int | None) -> Snapshot:
+        """Return the snapshot of a generation, the newest by default. GoneError if it is no longer kept."""
+        for snapshot in (self.current, *(kept for _, kept in self._kept)):
+            if generation in (None, snapshot.generation):
+                return snapshot
+        newest = self.current.generation
+        if generation is not None and generation > newest:
+            raise InvalidError(f"generation {generation} does not exist; the newest is {newest}")
+        raise GoneError(f"generation {generation} is no longer kept; start again at {newest}, the newest")
+
+    def swap(self, snapshot: Snapshot, keep_seconds: float) -> None:
+        """Make `snapshot` the newest."""
+        self.current.superseded()
+        self._kept.appendleft((time.monotonic() + keep_seconds, self.current))
+        self.current = snapshot
+        self._published.set()
+        self._published = asyncio.Event()
+
+    def expire(self) -> None:
+        """Let go of generations whose time is over."""
+        while self._kept and self._kept[-1][0] < time.monotonic():
+            self._kept.pop()
+
+    async def shows(self, position: int, seconds: float) -> bool:
+        """Wait until the newest snapshot holds the log up to `position`; False when that took too long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self.current.manifest.position < position:
+                    await self._published.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class Catalog:
+    """All collections below `root`, kept up to date between `start` and `stop`."""
+
+    def __init__(self, root: Path, *, watch_seconds: float = 0.025, keep_seconds: float = 60.0) -> None:
+        self.root = root
+        self.watch_seconds = watch_seconds
+        self.keep_seconds = keep_seconds
+        self.errors: dict[str, str] = {}  # why the newest generation of a collection is not served
+        self._open: dict[str, Collection] = {}
+        self._stamps: dict[str, Stamp] = {}
+        self._retry: dict[str, float] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Open everything there is and begin to watch."""
+        await self.refresh()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Stop watching and close the logs."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait({self._watcher})
+        for collection in self:
+            await asyncio.to_thread(collection.log.close)
+
+    def __iter__(self) -> Iterator[Collection]:
+        """Collections by name."""
+        return iter([self._open[name] for name in sorted(self._open)])
+
+    def find(self, name: str) -> Collection | None:
+        """Return the collection of this name, if it is open."""
+        return self._open.get(name)
+
+    def get(self, name: str) -> Collection:
+        """Return the collection of this name; the NotFoundError says how to make one."""
+        if name in self._open:
+            return self._open[name]
+        if name in self.errors:
+            raise UnavailableError(f"collection {name!r} cannot be opened: {self.errors[name]}")
+        raise NotFoundError(
+            f"there is no collection {name!r}: make it with PUT /v1/collections/{name} and the body {{}}"
+        )
+
+    async def create(self, name: str, schema: CollectionSchema) -> Collection:
+        """Make a collection. CollectionExists."""
+        await asyncio.to_thread(create_collection, self.root, name, schema)
+        await self.refresh()
+        return self.get(name)
+
+    async def drop(self, name: str) -> None:
+        """Remove a collection. CollectionMissing."""
+        await asyncio.to_thread(drop_collection, self.root, name)
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Look at the directory now."""
+        async with self._turn:
+            found = await asyncio.to_thread(self._look)
+            for known in (self._open, self._stamps, self.errors, self._retry):
+                for name in known.keys() - found.keys():
+                    del known[name]
+            for name, stamp in found.items():
+                if self._stamps.get(name) != stamp and self._retry.get(name, 0.0) <= time.monotonic():
+                    await self._load(name, stamp)
+            for collection in self._open.values():
+                collection.expire()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self.watch_seconds)
+            await self.refresh()
+
+    def _look(self) -> dict[str, Stamp]:
+        stamps: dict[str, Stamp] = {}
+        for name in list_collections(self.root):
+            directory = collection_path(self.root, name)
+            try:
+                outer, current = directory.stat(), (directory / CURRENT).stat()
+            except FileNotFoundError:
+                continue  # dropped since it was listed
+            stamps[name] = (outer.st_ino, current.st_ino, current.st_mtime_ns)
+        return stamps
+
+    async def _load(self, name: str, stamp: Stamp) -> None:
+        same = self._stamps.get(name, stamp)[0] == stamp[0]
+        try:
+            if same and name in self._open:
+                collection = self._open[name]
+                snapshot = await asyncio.to_thread(_reopen, collection)
+                collection.swap(snapshot, self.keep_seconds)
+            else:
+                directory = collection_path(self.root, name)
+                self._open[name] = await asyncio.to_thread(_open, name, directory)
+        except (CorruptFile, OSError) as error:
+            self._failed(name, error)
+        else:
+            self._stamps[name] = stamp
+            self.errors.pop(name, None)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        if self.errors.get(name) != str(error):
+            log.error("collection %s: the newest generation cannot be opened: %s", name, error)
+        self.errors[name] = str(error)
+        self._retry[name] = time.monotonic() + RETRY_SECONDS
+
+
+def _open(name: str, directory: Path) -> Collection:
+    snapshot = Snapshot.open(directory, read_current(directory))
+    return Collection(name, directory, SqliteLog(log_path(directory)), snapshot)
+
+
+def _reopen(collection: Collection) -> Snapshot:
+    return Snapshot.open(collection.directory, read_current(collection.directory), collection.current)

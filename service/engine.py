@@ -1,0 +1,154 @@
+"""A search from request to response, alike for HTTP and for evaluation in-process.
+
+Plan (a name or a spelled-out list becomes stages that this collection can run), begin (the filter becomes a
+mask over every segment), run the pipeline, then read what the page shows from the store. Checks come first,
+so that work is only begun for what can be answered.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from indexer.filters import Filter, parse
+from indexer.segment.manifest import CollectionSchema
+from service import limits
+from service.errors import ComponentError, InvalidError, LimitError
+from service.metrics import Metrics
+from service.pipeline import degraded, run
+from service.present import present
+from service.schema import SearchRequest, SearchResponse
+from service.settings import Limits, Settings
+from service.snapshot import Part, Snapshot
+from service.stages import AnyStage, Bm25, Dense, Fuse, Group, Pipeline
+from service.types import Mask, Nets, Search
+from service.workers import Workers
+
+NAMED: Mapping[str, Pipeline] = {
+    "bm25": (Bm25(), Group()),
+    "dense": (Dense(), Group()),
+    "hybrid": (Fuse(inputs=((Bm25(),), (Dense(),)), weights=(0.5, 0.5)), Group()),
+}
+
+
+def named_pipelines(given: Mapping[str, list[dict[str, Any]]]) -> dict[str, Pipeline]:
+    """The pipelines that a request may name: those above and those of the settings, which win."""
+    reader: TypeAdapter[Pipeline] = TypeAdapter(Pipeline)
+    return {**NAMED, **{name: reader.validate_python(stages) for name, stages in given.items()}}
+
+
+class Engine:
+    """Answers searches over any snapshot."""
+
+    def __init__(self, settings: Settings, nets: Nets, workers: Workers, metrics: Metrics) -> None:
+        self.limits = settings.limits
+        self.timeout_ms = settings.timeout_ms
+        self.pipelines = named_pipelines(settings.pipelines)
+        self.nets = nets
+        self.workers = workers
+        self.metrics = metrics
+
+    async def search(self, snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
+        """Answer one request. Raises a ServiceError, FilterError, or what the snapshot's files cause."""
+        began = time.perf_counter()
+        stages = self.plan(snapshot.schema, request)
+        search = await self._begin(snapshot, request)
+        outcome = await run(stages, search)
+        self.metrics.account(outcome.accounts)
+        if outcome.failure is not None:
+            raise outcome.failure
+        page = outcome.hits.take(slice(request.offset, request.offset + request.top_k))
+        hits = await self.workers.run(present, search, stages, page, request)
+        less = degraded(outcome.accounts)
+        if less:
+            self.metrics.degraded.inc()
+        return {
+            "hits": hits,
+            "stages": outcome.accounts,
+            "degraded": less,
+            "generation": snapshot.generation,
+            "took_ms": round((time.perf_counter() - began) * 1000, 3),
+        }
+
+    def plan(self, schema: CollectionSchema, request: SearchRequest) -> Pipeline:
+        """The stages that will run. InvalidError and its kin say what cannot be."""
+        limits.check(request, self.limits)
+        if request.offset + request.top_k > self.limits.candidates:
+            last = request.offset + request.top_k
+            raise LimitError("candidates", self.limits.candidates, last, "offset + top_k")
+        stages = self._stages(schema, request.pipeline)
+        check(stages, schema, self.limits)
+        if request.group_by == "passage" and isinstance(stages[-1], Group):
+            return stages[:-1]
+        return stages
+
+    def _stages(self, schema: CollectionSchema, wanted: str | Pipeline | None) -> Pipeline:
+        if wanted is None:
+            both = {"bm25", "dense"} <= set(schema.components)
+            wanted = "hybrid" if both else schema.components[0]
+        if not isinstance(wanted, str):
+            return wanted
+        if wanted not in self.pipelines:
+            known = ", ".join(sorted(self.pipelines))
+            raise InvalidError(f"there is no pipeline {wanted[:100]!r}; there are {known}")
+        return self.pipelines[wanted]
+
+    async def _begin(self, snapshot: Snapshot, request: SearchRequest) -> Search:
+        timeout = request.timeout_ms or self.timeout_ms
+        alive = tuple(part.alive for part in snapshot.parts)
+        deadline = time.monotonic() + timeout / 1000
+        search = Search(request.query, snapshot, alive, deadline, self.nets, self.workers)
+        if not request.filter:
+            return search
+        wanted = parse(request.filter, self.limits.filter_depth, self.limits.filter_nodes)
+        allowed = await search.in_thread(_masks, snapshot.parts, wanted)
+        return replace(search, allowed=allowed)
+
+
+def check(stages: Sequence[AnyStage], schema: CollectionSchema, most: Limits) -> None:
+    """InvalidError if these stages cannot make a pipeline over such a collection."""
+    number, depth = _extent(stages)
+    if number > most.stages:
+        raise LimitError("stages", most.stages, number, "pipeline")
+    if depth > most.pipeline_depth:
+        raise LimitError("pipeline_depth", most.pipeline_depth, depth, "pipeline")
+    _check(stages, schema)
+
+
+def _extent(stages: Sequence[AnyStage]) -> tuple[int, int]:
+    """Number of stages, and how deep they nest."""
+    inner = [_extent(pipeline) for stage in stages if isinstance(stage, Fuse) for pipeline in stage.inputs]
+    return len(stages) + sum(n for n, _ in inner), 1 + max((d for _, d in inner), default=0)
+
+
+def _check(stages: Sequence[AnyStage], schema: CollectionSchema) -> None:
+    for place, stage in enumerate(stages):
+        if stage.starts and place > 0:
+            raise InvalidError(
+                f"stage {stage.stage!r} finds hits itself, so it comes first in a pipeline; to join it with "
+                "others make each an input of 'fuse'"
+            )
+        if not stage.starts and place == 0:
+            raise InvalidError(f"stage {stage.stage!r} needs hits to work on: begin with bm25, dense or fuse")
+        if stage.needs is not None and stage.needs not in schema.components:
+            raise ComponentError(
+                f"stage {stage.stage!r} needs the component {stage.needs!r}, and this collection was made "
+                f"with {list(schema.components)}: leave the stage out, or make a collection with "
+                f'PUT /v1/collections/NAME {{"components": ["bm25", "dense"]}} and index it again'
+            )
+        if isinstance(stage, Fuse):
+            for pipeline in stage.inputs:
+                _check(pipeline, schema)
+
+
+def _masks(parts: Sequence[Part], wanted: Filter) -> tuple[Mask, ...]:
+    """Which rows of every segment are alive and match."""
+    return tuple(_mask(part, wanted) for part in parts)
+
+
+def _mask(part: Part, wanted: Filter) -> Mask:
+    matching = wanted.mask(part.segment.columns, part.segment.rows)
+    return matching if part.alive is None else np.logical_and(matching, part.alive)

@@ -1,0 +1,294 @@
+"""Everything the service may answer instead of a result, and its one shape: RFC 9457
+`application/problem+json`.
+
+A `ServiceError` carries a sentence for whoever has to act; its class carries status and code. Errors of the
+parts below (filters, log, files) and of the framework become one of these in `as_service_error`, the only
+place where an exception meets an HTTP status. A `StageError` may cost a search one input rather than the
+answer.
+"""
+
+import errno
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from indexer.filters import FilterError
+from indexer.queue.contract import LogUnavailable
+from indexer.segment.arrays import CorruptFile
+
+MOST_FIELD_ERRORS = 100
+
+log = logging.getLogger(__name__)
+
+
+class FieldError(TypedDict):
+    """What is wrong with one value: `index` in a list of documents or searches, `field` as a dotted path."""
+
+    index: int | None
+    field: str
+    code: str
+    detail: str
+
+
+class Problem(TypedDict):
+    """An error as RFC 9457 has it; `code` is for programs, `detail` for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FieldError]
+    request_id: str
+    retry_after_ms: int | None
+
+
+class ServiceError(HTTPException):
+    """Base of all; an HTTPException, or FastAPI would make a bare 400 of one raised in reading a body."""
+
+    status: ClassVar[int] = 500
+    code: str = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(self.status, detail, dict(headers or {}))
+        self.errors = list(errors)
+        self.retry_after = retry_after
+
+
+class MalformedError(ServiceError):
+    """The body is not JSON."""
+
+    status, code, title = 400, "malformed_json", "Malformed JSON"
+
+
+class KeyMissingError(ServiceError):
+    """No API key, or a wrong one."""
+
+    status, code, title = 401, "unauthorized", "API key missing or wrong"
+
+
+class NotFoundError(ServiceError):
+    """There is no such thing."""
+
+    status, code, title = 404, "not_found", "Not found"
+
+
+class SlowBodyError(ServiceError):
+    """The body did not arrive in time."""
+
+    status, code, title = 408, "body_too_slow", "Request body too slow"
+
+
+class ConflictError(ServiceError):
+    """There is one already, and it is different."""
+
+    status, code, title = 409, "conflict", "Conflict"
+
+
+class GoneError(ServiceError):
+    """A generation that is no longer kept."""
+
+    status, code, title = 410, "generation_gone", "Generation gone"
+
+
+class TooLargeError(ServiceError):
+    """The body exceeds its limit."""
+
+    status, code, title = 413, "body_too_large", "Request body too large"
+
+
+class MediaTypeError(ServiceError):
+    """A body of a kind that is not read here."""
+
+    status, code, title = 415, "unsupported_media_type", "Unsupported media type"
+
+
+class InvalidError(ServiceError):
+    """Well-formed, but not acceptable."""
+
+    status, code, title = 422, "invalid_request", "Invalid request"
+
+
+class LimitError(InvalidError):
+    """More than a limit allows."""
+
+    code, title = "limit_exceeded", "Limit exceeded"
+
+    def __init__(self, limit: str, most: int, found: int | str, field: str = "") -> None:
+        sentence = f"{field or limit} is {found}; the limit {limit!r} is {most} (see /v1/limits)"
+        error = FieldError(index=None, field=field or limit, code=self.code, detail=sentence)
+        super().__init__(sentence, errors=[error])
+
+
+class ComponentError(InvalidError):
+    """A pipeline asks for what the collection does not hold."""
+
+    code, title = "component_missing", "Component missing"
+
+
+class ClientGoneError(ServiceError):
+    """The client hung up; nobody reads this answer."""
+
+    status, code, title = 499, "client_gone", "Client gone"
+
+
+class UnavailableError(ServiceError):
+    """Something the request needs does not work at present."""
+
+    status, code, title = 503, "unavailable", "Unavailable"
+
+
+class StorageFullError(ServiceError):
+    """The disk is full: nothing was written, reading goes on."""
+
+    status, code, title = 507, "storage_full", "Storage full"
+
+
+class StageError(ServiceError):
+    """A stage could not do its work; fusion goes on without it."""
+
+
+class BusyError(StageError):
+    """A queue is full."""
+
+    status, code, title = 429, "overloaded", "Overloaded"
+
+
+class EncoderError(StageError):
+    """A net is not there."""
+
+    status, code, title = 503, "encoder_unavailable", "Encoder unavailable"
+
+
+class DeadlineError(StageError):
+    """Out of time."""
+
+    status, code, title = 504, "deadline_exceeded", "Deadline exceeded"
+
+
+class _FrameworkError(ServiceError):
+    """404 for an unknown path, 405 and the like, as Starlette raises them."""
+
+    def __init__(self, error: HTTPException) -> None:
+        super().__init__(str(error.detail), headers=error.headers)
+        self.status_code = error.status_code
+        self.code = {404: "no_such_route", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+
+
+def as_service_error(error: Exception) -> ServiceError:
+    """The answer to any exception; only what nobody foresaw becomes a 500, without its words."""
+    match error:
+        case ServiceError():
+            return error
+        case RequestValidationError():
+            found = field_errors(error.errors(), error.body)
+            return InvalidError(_summary(found), errors=found[:MOST_FIELD_ERRORS])
+        case HTTPException():
+            return _FrameworkError(error)
+        case FilterError():
+            return InvalidError(f"filter: {error}")
+        case LogUnavailable() if error.errno == errno.ENOSPC:
+            return StorageFullError("the disk is full: nothing was written; free some space and try again")
+        case LogUnavailable():
+            return UnavailableError(f"the operations log does not answer: {error}", retry_after=1.0)
+        case CorruptFile():
+            return UnavailableError(f"the index is damaged: {error}")
+    return ServiceError(
+        "something went wrong inside the service; its log has the details under this request_id"
+    )
+
+
+def field_errors(errors: Sequence[Mapping[str, Any]], body: Any) -> list[FieldError]:
+    """Pydantic's errors in our words; never the offending values, which may be huge or unprintable."""
+    places = [tuple(error["loc"]) for error in errors]
+    return [
+        _field_error(error, body)
+        for error in errors
+        if error["type"] != "too_short" or not _has_inner(tuple(error["loc"]), places)
+    ]
+
+
+def _has_inner(place: tuple[Any, ...], places: Sequence[tuple[Any, ...]]) -> bool:
+    """A list whose items are wrong counts as empty too, which says nothing new."""
+    return any(len(other) > len(place) and other[: len(place)] == place for other in places)
+
+
+def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
+    place, *path = error["loc"]
+    if place == "body":
+        path = _path(path, body, keep_last=error["type"] == "missing")
+    index = path.pop(0) if path and isinstance(path[0], int) else None
+    detail = str(error["msg"]).removeprefix("Value error, ")
+    return FieldError(index=index, field=".".join(map(str, path)), code=error["type"], detail=detail)
+
+
+def _path(location: Sequence[Any], body: Any, *, keep_last: bool) -> list[Any]:
+    """Leave out of a location what names a branch of a union rather than a place in the body."""
+    path = []
+    for number, step in enumerate(location):
+        if (isinstance(body, dict) and step in body) or (isinstance(body, list) and isinstance(step, int)):
+            path.append(step)
+            body = body[step]
+        elif keep_last and number == len(location) - 1:
+            path.append(step)
+    return path
+
+
+def _summary(errors: Sequence[FieldError]) -> str:
+    first = errors[0]
+    where = "" if first["index"] is None else f"[{first['index']}]"
+    place = f"{where}.{first['field']}".strip(".") or "the body"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{place}: {first['detail']}{more}"
+
+
+def problem(error: ServiceError, request_id: str) -> Problem:
+    """An error as it goes over the wire."""
+    return Problem(
+        type=f"urn:winnow:problem:{error.code}",
+        title=error.title if error.status_code == error.status else HTTPStatus(error.status_code).phrase,
+        status=error.status_code,
+        detail=error.detail,
+        code=error.code,
+        errors=error.errors,
+        request_id=request_id,
+        retry_after_ms=None if error.retry_after is None else max(1, round(error.retry_after * 1000)),
+    )
+
+
+def problem_response(error: ServiceError, request_id: str) -> Response:
+    """The same as a response. `Retry-After` is in whole seconds, rounded up, as HTTP wants it."""
+    headers = {"X-Request-Id": request_id, **(error.headers or {})}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, -int(-error.retry_after // 1)))
+    return Response(
+        orjson.dumps(problem(error, request_id)),
+        error.status_code,
+        headers,
+        media_type="application/problem+json",
+    )
+
+
+async def answer(request: Request, error: Exception) -> Response:
+    """The exception handler of the whole application."""
+    found = as_service_error(error)
+    request_id = request.scope.get("state", {}).get("request_id", "")
+    if found.status_code == 500:
+        log.error("request %s failed", request_id, exc_info=error)
+    return problem_response(found, request_id)

@@ -1,0 +1,179 @@
+"""What every request passes before a route sees it, as plain ASGI middleware.
+
+Starlette's `BaseHTTPMiddleware` hides disconnects and buffers, so these wrap `receive` and `send` themselves:
+a body is counted and timed while it streams, whatever its headers claimed, and a client that hangs up is seen
+where the work is. Order, outermost first: `RequestId`, metrics, `ApiKey`, `BodyGuard`.
+"""
+
+import asyncio
+import hmac
+import re
+import time
+import uuid
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import (
+    ClientGoneError,
+    KeyMissingError,
+    MediaTypeError,
+    ServiceError,
+    SlowBodyError,
+    TooLargeError,
+    problem_response,
+)
+
+T = TypeVar("T")
+
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
+LINGER_SECONDS = 1.0
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class RequestId:
+    """Takes the client's `X-Request-Id` where it is harmless, else makes one; sends it back."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        return await self.app(scope, receive, send_with_id)
+
+
+class ApiKey:
+    """Lets nobody past without the key, except to the probes."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self.app = app
+        self.key = key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._knows(scope):
+            return await self.app(scope, receive, send)
+        error = KeyMissingError(
+            "send the header 'Authorization: Bearer KEY' with the service's API key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+        return await refuse(error, scope, receive, send)
+
+    def _knows(self, scope: Scope) -> bool:
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self.key)
+
+
+class BodyGuard:
+    """Bounds the size of a body and the time it takes, and refuses compressed ones."""
+
+    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
+        self.app = app
+        self.most = most
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
+        error = self._by_headers(headers)
+        if error is not None:
+            if "expect" not in headers:  # else the client waits for this answer before it sends
+                await _linger(receive)
+            return await refuse(error, scope, receive, send)
+        return await self.app(scope, _Body(receive, self.most, self.seconds).receive, send)
+
+    def _by_headers(self, headers: Headers) -> ServiceError | None:
+        if headers.get("content-encoding", "identity").strip().lower() != "identity":
+            return MediaTypeError("compressed bodies are not read: send it without Content-Encoding")
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self.most:
+            return _too_large(self.most)
+        return None
+
+
+class _Body:
+    """`receive` of one request, counting bytes and time until the body is complete."""
+
+    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
+        self._receive = receive
+        self.most = most
+        self.left = most
+        self.until = time.monotonic() + seconds
+        self.complete = False
+
+    async def receive(self) -> Message:
+        if self.complete:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(self.until - time.monotonic()):
+                message = await self._receive()
+        except TimeoutError:
+            raise SlowBodyError("the body did not arrive in time", headers={"Connection": "close"}) from None
+        self.complete = not message.get("more_body", False)
+        self.left -= len(message.get("body", b""))
+        if self.left < 0:
+            if not self.complete:
+                await _linger(self._receive)
+            raise _too_large(self.most)
+        return message
+
+
+def _too_large(most: int) -> TooLargeError:
+    return TooLargeError(
+        f"the body is larger than the limit 'body_bytes' of {most} bytes (see /v1/limits): send it in parts",
+        headers={"Connection": "close"},
+    )
+
+
+async def _linger(receive: Receive) -> None:
+    """Throw away what the client is still sending, for a moment.
+
+    Closing on unread data resets the connection, and the client would lose the answer that tells it why.
+    """
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
+    except TimeoutError:
+        pass
+
+
+async def refuse(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with a problem from outside the application."""
+    await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """Await `work`, and cancel it with all it has queued when the client hangs up. Read the body first."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_gone(request.receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError("the client hung up")
+        return task.result()
+    finally:
+        task.cancel()
+        watch.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

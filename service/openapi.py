@@ -1,0 +1,123 @@
+"""The OpenAPI document: FastAPI's own, completed with what only settings and we know.
+
+Marks left by `Limit` become bounds, errors become `application/problem+json`, and what is parsed by hand
+(NDJSON lines, filters) gets its schema here. Clients are generated from the document, and the fuzzer
+believes it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from indexer.document import Document
+from service.errors import (
+    InvalidError,
+    KeyMissingError,
+    MalformedError,
+    MediaTypeError,
+    Problem,
+    ServiceError,
+    SlowBodyError,
+    TooLargeError,
+)
+from service.limits import KEY, SCHEMA
+from service.settings import Limits
+
+PROBLEM_JSON = "application/problem+json"
+REFERENCE = "#/components/schemas/{model}"
+BOUNDS = {"integer": "maximum", "number": "maximum", "string": "maxLength", "array": "maxItems"}
+BODY_ERRORS: list[type[ServiceError]] = [MalformedError, SlowBodyError, TooLargeError, MediaTypeError]
+
+_SCALAR = {"type": ["string", "number", "boolean"]}
+_FILTERS = {"type": "array", "items": {"$ref": "#/components/schemas/Filter"}}
+_BOUND = {"type": ["string", "number"]}
+_COMPARISON = {
+    "type": "object",
+    "properties": {**dict.fromkeys(("gt", "gte", "lt", "lte"), _BOUND), "exists": {"type": "boolean"}},
+    "additionalProperties": False,
+    "minProperties": 1,
+}
+FILTER = {
+    "title": "Filter",
+    "type": "object",
+    "description": "Conditions on metadata, all of which must hold. A path has a value, one of a list of "
+    "values, or an object of comparisons; `$and`, `$or` and `$not` combine. `_id` is the document's own id.",
+    "properties": {"$and": _FILTERS, "$or": _FILTERS, "$not": {"$ref": "#/components/schemas/Filter"}},
+    "patternProperties": {"^[^$]": {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR}, _COMPARISON]}},
+    "additionalProperties": False,
+}
+
+
+def document(app: FastAPI, limits: Limits, encoders: list[str]) -> dict[str, Any]:
+    """The OpenAPI document of an application with these limits."""
+    openapi = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    schemas = openapi["components"]["schemas"]
+    schemas.update(_by_hand())
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    schemas["CollectionRequest"]["properties"]["encoder"]["enum"] = encoders
+    for node in _objects(openapi):
+        _bound(node, limits)
+        _refer(node)
+    for operation in _operations(openapi):
+        _complete_errors(operation)
+    return openapi
+
+
+def _by_hand() -> dict[str, Any]:
+    found: dict[str, Any] = {"Filter": FILTER}
+    for model in (Document, Problem):
+        schema = TypeAdapter(model).json_schema(ref_template=REFERENCE)
+        found |= schema.pop("$defs", {}) | {model.__name__: schema}
+    return found
+
+
+def _objects(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a JSON tree."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from _objects(child)
+
+
+def _bound(schema: dict[str, Any], limits: Limits) -> None:
+    limit = schema.pop(KEY, None)
+    if limit is not None:
+        schema[BOUNDS[schema["type"]]] = getattr(limits, limit)
+        schema["description"] = f"{schema.get('description', '')} Limit: `{limit}`.".strip()
+
+
+def _refer(schema: dict[str, Any]) -> None:
+    name = schema.pop(SCHEMA, None)
+    if name is not None:
+        del schema["type"]
+        schema["$ref"] = REFERENCE.format(model=name)
+
+
+def _operations(openapi: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in openapi["paths"].values():
+        yield from path.values()
+
+
+def _complete_errors(operation: dict[str, Any]) -> None:
+    """Add the errors that guards and parsing give, and say that all are problem+json."""
+    responses = operation["responses"]
+    given: list[type[ServiceError]] = [ServiceError]
+    if operation.get("security"):
+        given.append(KeyMissingError)
+    if "requestBody" in operation:
+        given += BODY_ERRORS
+    if "requestBody" in operation or "parameters" in operation:
+        given.append(InvalidError)
+    for error in given:
+        responses[str(error.status)] = {"description": error.title}
+    for status, response in responses.items():
+        if status >= "400":
+            response["content"] = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}

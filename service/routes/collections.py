@@ -1,0 +1,119 @@
+"""Making, showing and dropping collections."""
+
+import asyncio
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from indexer.collection import CollectionExists, CollectionMissing, CollectionSchema
+from service.catalog import Collection
+from service.errors import ConflictError, InvalidError, NotFoundError, StorageFullError, UnavailableError
+from service.schema import CollectionList, CollectionRequest, CollectionView, SegmentView
+from service.settings import Settings
+from service.state import Here, Name, json_response, problems
+from service.strict_json import StrictRoute
+
+router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=StrictRoute)
+
+
+@router.get("", response_model=CollectionList, summary="List collections")
+async def list_collections(here: Here) -> Response:
+    """All collections, by name."""
+    return json_response({"collections": [await _view(collection) for collection in here.catalog]})
+
+
+@router.put(
+    "/{name}",
+    response_model=CollectionView,
+    status_code=201,
+    responses={
+        200: {"model": CollectionView, "description": "There already, with the same schema"},
+        **problems(ConflictError, StorageFullError, UnavailableError),
+    },
+    summary="Make a collection",
+)
+async def put_collection(name: Name, here: Here, body: CollectionRequest | None = None) -> Response:
+    """Make an empty collection. Repeating the request changes nothing; another schema is a conflict."""
+    schema = _schema(body or CollectionRequest(), here.settings)
+    try:
+        collection, status = await here.catalog.create(name, schema), 201
+    except CollectionExists:
+        await here.catalog.refresh()
+        collection, status = here.catalog.get(name), 200
+        _require_same(collection, schema)
+    return json_response(await _view(collection), status)
+
+
+@router.get(
+    "/{name}",
+    response_model=CollectionView,
+    responses=problems(NotFoundError, UnavailableError),
+    summary="Show a collection",
+)
+async def get_collection(name: Name, here: Here) -> Response:
+    """Schema, counts of what can be searched, and how many operations wait."""
+    return json_response(await _view(here.catalog.get(name)))
+
+
+@router.delete(
+    "/{name}",
+    status_code=204,
+    response_class=Response,
+    responses=problems(NotFoundError),
+    summary="Drop a collection",
+)
+async def delete_collection(name: Name, here: Here) -> Response:
+    """Remove a collection and all its documents, at once and for good."""
+    try:
+        await here.catalog.drop(name)
+    except CollectionMissing as error:
+        raise NotFoundError(str(error)) from error
+    return Response(status_code=204)
+
+
+def _schema(body: CollectionRequest, settings: Settings) -> CollectionSchema:
+    given = body.model_dump(exclude_unset=True)
+    encoder = given.setdefault("encoder", settings.encoder)
+    allowed = (settings.encoder, *settings.encoders)
+    if encoder not in allowed:
+        raise InvalidError(
+            f"encoder {encoder[:100]!r} is not one of {', '.join(allowed)}: whoever runs the service can "
+            "allow it in WINNOW_ENCODERS, since loading weights may download or read anything"
+        )
+    return CollectionSchema(**given)
+
+
+def _require_same(collection: Collection, schema: CollectionSchema) -> None:
+    current = collection.current.schema
+    different = [
+        name for name in type(schema).model_fields if getattr(schema, name) != getattr(current, name)
+    ]
+    if different:
+        raise ConflictError(
+            f"there is a collection {collection.name!r} already, and its {', '.join(different)} "
+            "cannot be changed: drop it first, or make another"
+        )
+
+
+async def _view(collection: Collection) -> CollectionView:
+    snapshot = collection.current
+    last = await asyncio.to_thread(collection.log.last_position)
+    segments: list[SegmentView] = [
+        {
+            "name": part.entry.name,
+            "rows": part.entry.rows,
+            "dead_rows": part.entry.dead_rows,
+            "documents": part.entry.documents,
+            "bytes": sum(file.size for file in part.entry.files.values()),
+        }
+        for part in snapshot.parts
+    ]
+    return {
+        "name": collection.name,
+        "schema": snapshot.schema.model_dump(mode="json"),
+        "generation": snapshot.generation,
+        "documents": snapshot.statistics.documents,
+        "passages": snapshot.statistics.passages,
+        "queued": max(0, last - snapshot.manifest.position),
+        "segments": segments,
+    }

@@ -1,0 +1,67 @@
+"""Asking questions: one at a time or many in one request."""
+
+import asyncio
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import limits
+from service.catalog import Collection
+from service.errors import (
+    BusyError,
+    DeadlineError,
+    GoneError,
+    NotFoundError,
+    Problem,
+    UnavailableError,
+    as_service_error,
+    problem,
+)
+from service.guards import unless_gone
+from service.schema import BatchRequest, BatchResponse, SearchRequest, SearchResponse
+from service.state import Here, Name, State, json_response, problems
+from service.strict_json import StrictRoute
+
+router = APIRouter(prefix="/v1/collections/{name}", tags=["search"], route_class=StrictRoute)
+
+ERRORS = problems(NotFoundError, BusyError, UnavailableError)
+
+
+@router.post(
+    "/search",
+    response_model=SearchResponse,
+    responses={**ERRORS, **problems(GoneError, DeadlineError)},
+    summary="Search a collection",
+)
+async def search(name: Name, body: SearchRequest, request: Request, here: Here) -> Response:
+    """Answer a question with the best documents and an account of how they were found."""
+    snapshot = here.catalog.get(name).at(body.generation)
+    return json_response(await unless_gone(request, here.engine.search(snapshot, body)))
+
+
+@router.post(
+    "/search:batch",
+    response_model=BatchResponse,
+    responses=ERRORS,
+    summary="Search a collection several times",
+)
+async def search_batch(name: Name, body: BatchRequest, request: Request, here: Here) -> Response:
+    """Answer several questions at once; one that cannot be answered gets a problem in its place."""
+    limits.check(body, here.settings.limits)
+    collection = here.catalog.get(name)
+    request_id = request.state.request_id
+    work = asyncio.gather(*(_search(here, collection, each, request_id) for each in body.searches))
+    return json_response({"results": await unless_gone(request, work)})
+
+
+async def _search(
+    here: State, collection: Collection, body: SearchRequest, request_id: str
+) -> SearchResponse | Problem:
+    try:
+        return await here.engine.search(collection.at(body.generation), body)
+    except Exception as error:
+        found = as_service_error(error)
+        if found.status_code == 500:
+            raise
+        return problem(found, request_id)

@@ -1,0 +1,276 @@
+"""What goes over the wire: requests as Pydantic models, answers as typed dictionaries.
+
+A request is checked once, strictly ("10" is not 10) and with nothing unknown. An answer is built by us and
+needs no checking, so it is a dictionary with a declared shape: documented in OpenAPI, serialised as it is.
+"""
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, WithJsonSchema
+from typing_extensions import TypedDict
+
+from indexer.document import Document, DocumentId
+from indexer.segment.manifest import CollectionSchema, Component
+from service.errors import Problem
+from service.limits import SCHEMA, Limit
+from service.stages import Pipeline
+from service.types import Account
+
+Shown = Literal["title", "text", "metadata", "passage"]
+DEFAULT_FIELDS: tuple[Shown, ...] = ("title", "metadata", "passage")
+
+JsonFilter = Annotated[
+    dict[str, Any],
+    WithJsonSchema({"type": "object", SCHEMA: "Filter"}),
+]
+"""A filter as `indexer.filters` reads it; its schema is written by hand in `openapi.py`."""
+
+
+class Request(BaseModel):
+    """Base of what clients send."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _either(single: str, several: str) -> Discriminator:
+    return Discriminator(lambda value: several if isinstance(value, list | tuple) else single)
+
+
+Pipelines = Annotated[
+    Annotated[str, Field(min_length=1, max_length=100), Tag("name")] | Annotated[Pipeline, Tag("stages")],
+    _either("name", "stages"),
+]
+
+
+class SearchRequest(Request):
+    """A question and how to answer it."""
+
+    query: Annotated[str, Limit("query_bytes")] = Field(
+        min_length=1, description="The question, in plain words."
+    )
+    top_k: Annotated[int, Limit("top_k")] = Field(10, ge=1, description="Hits on this page.")
+    offset: Annotated[int, Limit("candidates")] = Field(0, ge=0, description="Hits on the pages before.")
+    pipeline: Pipelines | None = Field(
+        None,
+        description="A name or a list of stages; by default `hybrid`, or what the collection can do of it.",
+    )
+    filter: JsonFilter | None = Field(None, description="Which documents may be found.")
+    fields: Annotated[tuple[Shown, ...], Strict(False)] = Field(
+        DEFAULT_FIELDS, max_length=4, description="Parts of a document that a hit shows."
+    )
+    highlight: bool = Field(False, description="Show the passages' words that were asked for.")
+    explain: bool = Field(False, description="Show what each term gave to a bm25 score.")
+    group_by: Literal["document", "passage"] = Field(
+        "document",
+        description="`passage` leaves out the pipeline's last `group`, so one document may come often.",
+    )
+    timeout_ms: Annotated[int, Limit("timeout_ms")] | None = Field(
+        None, ge=1, description="Deadline, counted from when the request was read."
+    )
+    generation: int | None = Field(
+        None, ge=0, description="Search this generation (of an earlier answer), so that pages fit together."
+    )
+
+
+class BatchRequest(Request):
+    """Several searches of one collection."""
+
+    searches: Annotated[tuple[SearchRequest, ...], Strict(False), Limit("searches")] = Field(min_length=1)
+
+
+class DeleteByIds(Request):
+    """Delete the documents of these ids."""
+
+    ids: Annotated[tuple[DocumentId, ...], Strict(False), Limit("documents")] = Field(min_length=1)
+
+
+class DeleteByFilter(Request):
+    """Delete the documents that match; to delete all, drop the collection."""
+
+    filter: JsonFilter = Field(min_length=1)
+
+
+DeleteRequest = Annotated[
+    Annotated[DeleteByIds, Tag("ids")] | Annotated[DeleteByFilter, Tag("filter")],
+    Discriminator(lambda value: "filter" if isinstance(value, dict) and "filter" in value else "ids"),
+]
+
+
+class CollectionRequest(CollectionSchema):
+    """How to index a collection; everything has a default."""
+
+    model_config = ConfigDict(strict=True)
+
+    components: Annotated[tuple[Component, ...], Strict(False)] = Field(("bm25", "dense"), min_length=1)
+
+
+Documents = Annotated[
+    Annotated[Document, Tag("one")]
+    | Annotated[list[Document], Field(min_length=1), Limit("documents"), Tag("many")],
+    _either("one", "many"),
+]
+
+
+class Passage(TypedDict):
+    """The part of a document a hit stands on: characters [start, end) of its text."""
+
+    start: int
+    end: int
+    text: str
+
+
+class Hit(TypedDict):
+    """A document, or a passage of one. `scores` has the score of every retriever that found the passage."""
+
+    id: str
+    score: float
+    scores: dict[str, float]
+    passage: NotRequired[Passage]
+    title: NotRequired[str]
+    text: NotRequired[str]
+    metadata: NotRequired[dict[str, Any]]
+    highlights: NotRequired[list[str]]
+    explanation: NotRequired[dict[str, dict[str, float]]]
+
+
+class SearchResponse(TypedDict):
+    """Hits, best first, and the account of how they were found."""
+
+    hits: list[Hit]
+    stages: list[Account]
+    degraded: list[str]
+    generation: int
+    took_ms: float
+
+
+class BatchResponse(TypedDict):
+    """An answer, or a problem, for each search in order."""
+
+    results: list[SearchResponse | Problem]
+
+
+class JobView(TypedDict):
+    """How far a write has come. total = queued + published + failed; `encoded` counts published ones too."""
+
+    id: str
+    collection: str
+    state: Literal["queued", "running", "done", "failed"]
+    total: int
+    queued: int
+    encoded: int
+    published: int
+    failed: int
+    created: float
+    rate: float
+    error: str | None
+
+
+class DeadLetterView(TypedDict):
+    """An operation that was given up."""
+
+    position: int
+    kind: str
+    payload: Any
+    error: str
+    tries: int
+    time: float
+
+
+class JobDetail(JobView):
+    """A job with its dead letters."""
+
+    failures: list[DeadLetterView]
+
+
+class JobList(TypedDict):
+    """Jobs, newest first."""
+
+    jobs: list[JobView]
+
+
+class Superseded(TypedDict):
+    """A document that another of the same id came after in the same request; counted from 0, lines from 1."""
+
+    index: int
+    id: str
+
+
+class Rejected(TypedDict):
+    """A line that was not taken, counted from 1."""
+
+    line: int
+    code: str
+    detail: str
+
+
+class WriteResponse(TypedDict):
+    """What was written down durably, and the job that makes it searchable."""
+
+    accepted: int
+    superseded: list[Superseded]
+    rejected: list[Rejected]
+    job: JobView
+
+
+class DocumentView(TypedDict):
+    """A document as it was accepted."""
+
+    id: str
+    title: str
+    text: str
+    metadata: dict[str, Any]
+
+
+class SegmentView(TypedDict):
+    """One segment of a collection."""
+
+    name: str
+    rows: int
+    dead_rows: int
+    documents: int
+    bytes: int
+
+
+class CollectionView(TypedDict):
+    """A collection, its counts of what is alive, and how far it is behind its log."""
+
+    name: str
+    schema: dict[str, Any]
+    generation: int
+    documents: int
+    passages: int
+    queued: int
+    segments: list[SegmentView]
+
+
+class CollectionList(TypedDict):
+    """All collections, by name."""
+
+    collections: list[CollectionView]
+
+
+class Status(TypedDict):
+    """What a probe says."""
+
+    status: str
+    reasons: list[str]
+
+
+class LimitsView(TypedDict):
+    """What a request may ask for at most, and what it may name."""
+
+    limits: dict[str, int]
+    languages: list[str]
+    encoders: list[str]
+    pipelines: dict[str, list[dict[str, Any]]]
+
+
+class About(TypedDict):
+    """Where to look."""
+
+    name: str
+    openapi: str
+    collections: str
+    limits: str
+    ready: str
+    metrics: str

@@ -1,0 +1,83 @@
+"""Every number and name an operator may change, each also an environment variable `WINNOW_…`.
+
+Nothing is read at import: `create_app(settings)` gets a value, and a test makes its own. Limits are a value
+of their own because they are shown (`/v1/limits`), documented (OpenAPI) and named in every error they cause.
+This module stays light: the command line reads it before numba and torch are imported.
+"""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from indexer.segment.manifest import DEFAULT_ENCODER
+
+
+class Limits(BaseModel):
+    """What a request may ask for at most. Bytes are UTF-8 bytes, `_ms` milliseconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    body_bytes: int = Field(32 * 2**20, ge=1, description="Whole body of any request.")
+    document_bytes: int = Field(2**20, ge=1, description="One document as JSON.")
+    documents: int = Field(10_000, ge=1, description="Documents or ids in one request.")
+    query_bytes: int = Field(8 * 2**10, ge=1, description="One query.")
+    top_k: int = Field(1_000, ge=1, description="Hits on one page.")
+    candidates: int = Field(10_000, ge=1, description="Depth of one retriever, and the last hit of any page.")
+    searches: int = Field(100, ge=1, description="Searches in one batch.")
+    stages: int = Field(32, ge=1, description="Stages of one pipeline, inputs of fusion included.")
+    pipeline_depth: int = Field(4, ge=1, description="Pipelines within pipelines.")
+    filter_nodes: int = Field(256, ge=1, description="Conditions and operators of one filter.")
+    filter_depth: int = Field(8, ge=1, description="Nesting of one filter.")
+    timeout_ms: int = Field(60_000, ge=1, description="Time a search or a wait may take.")
+
+
+class Settings(BaseSettings):
+    """How one service runs. Limits are set as `WINNOW_LIMITS__TOP_K=500`, lists and objects as JSON."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WINNOW_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    data_dir: Path = Field(Path("data"), description="Where collections and caches live.")
+    api_key: SecretStr | None = Field(None, description="Asked of every request but probes.")
+    worker: Literal["embedded", "external"] = Field("embedded", description="Who runs the indexer.")
+    encoder: str = Field(DEFAULT_ENCODER, description="Dense encoder of collections that name none.")
+    encoders: tuple[str, ...] = Field((), description="Further encoders that a collection may name.")
+    pipelines: dict[str, list[dict[str, Any]]] = Field(
+        {}, description="Named pipelines, beside or in place of bm25, dense and hybrid."
+    )
+    threads: int | None = Field(None, ge=1, description="Threads of CPU work; as many as cores by default.")
+    batch_tokens: int = Field(8_192, ge=1, description="Padded tokens of one forward of a net.")
+    batch_texts: int = Field(64, ge=1, description="Texts of one forward of a net.")
+    queued_tokens: int = Field(65_536, ge=1, description="Tokens that may wait for a net before 429.")
+    timeout_ms: int = Field(5_000, ge=1, description="Deadline of a search that names none.")
+    body_seconds: float = Field(30.0, gt=0, description="Time in which a body must have arrived.")
+    watch_seconds: float = Field(0.025, gt=0, description="How often a new generation is looked for.")
+    keep_seconds: float = Field(60.0, ge=0, description="How long a superseded generation may be named.")
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _key_beyond_loopback(self) -> Self:
+        if self.api_key is not None and not self.api_key.get_secret_value().strip():
+            raise ValueError("WINNOW_API_KEY is empty: give it a value or leave it unset")
+        if self.api_key is None and not is_loopback(self.host):
+            raise ValueError(
+                f"refusing to listen on {self.host!r} without an API key, since anyone who reaches it could "
+                "read and delete everything: set WINNOW_API_KEY, or listen on 127.0.0.1"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address. Names other than localhost are not looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,167 @@
+"""One generation of a collection, opened for reading.
+
+A snapshot never changes: a search holds the one it began with, whatever is published meanwhile. Segments
+are immutable, so the next snapshot shares those that both name. tantivy's part is opened when first needed
+and let go when the snapshot is superseded, since every open one keeps a thread.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from indexer.segment.fulltext import FullText
+from numpy.typing import NDArray
+
+from indexer.segment.analyzer import Analyzer
+from indexer.segment.dense import Dense
+from indexer.segment.lexical import Lexical
+from indexer.segment.manifest import CollectionSchema, Manifest, SegmentEntry, Statistics
+from indexer.segment.segment import Segment, open_segment
+from indexer.segment.tombstones import read_tombstones
+
+Mask = NDArray[np.bool_]
+
+MOST_FREQUENCIES = 100_000
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Part:
+    """A segment in one generation: `alive` and `dead` are masks over its rows, None while every row lives."""
+
+    entry: SegmentEntry
+    segment: Segment
+    alive: Mask | None
+    dead: Mask | None
+
+    @property
+    def lexical(self) -> Lexical:
+        """The postings; only for a collection that has them, as was checked before the search began."""
+        assert self.segment.lexical is not None, "the collection has no bm25"
+        return self.segment.lexical
+
+    @property
+    def dense(self) -> Dense:
+        """The vectors; only for a collection that has them."""
+        assert self.segment.dense is not None, "the collection has no dense"
+        return self.segment.dense
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A generation: its manifest and the parts it names, in order of passage numbers."""
+
+    directory: Path
+    manifest: Manifest
+    parts: tuple[Part, ...]
+    analyzer: Analyzer
+    _full_text: "_Lazy" = field(repr=False)
+    _frequencies: dict[str, int] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(cls, directory: Path, manifest: Manifest, known: Self | None = None) -> Self:
+        """Open what `manifest` names; parts and segments of `known` are shared. CorruptFile, OSError."""
+        parts = tuple(_open_part(directory, entry, known) for entry in manifest.segments)
+        analyzer = known.analyzer if known is not None else Analyzer(manifest.schema_.language)
+        return cls(directory, manifest, parts, analyzer, _Lazy(directory, manifest))
+
+    @property
+    def generation(self) -> int:
+        """Number of the generation."""
+        return self.manifest.generation
+
+    @property
+    def schema(self) -> CollectionSchema:
+        """How the collection is indexed."""
+        return self.manifest.schema_
+
+    @property
+    def statistics(self) -> Statistics:
+        """Counts of what is alive."""
+        return self.manifest.statistics
+
+    def full_text(self) -> FullText | None:
+        """Return tantivy's index of this generation; None before the first document."""
+        return self._full_text.get()
+
+    def superseded(self) -> None:
+        """Let go of what can be opened again; searches that hold it keep it until they end."""
+        self._full_text.forget()
+
+    def locate(self, seqs: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Part and row of every passage; all must be in this snapshot."""
+        first_seqs = np.array([part.entry.first_seq for part in self.parts], np.int64)
+        numbers = np.searchsorted(first_seqs, seqs, side="right") - 1
+        rows = np.empty(len(seqs), np.int64)
+        for number in np.unique(numbers).tolist():
+            inside = numbers == number
+            rows[inside] = np.searchsorted(self.parts[number].segment.store.seqs, seqs[inside])
+        return numbers, rows
+
+    def document_keys(self, seqs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A number for each passage that is the same for passages of the same document."""
+        numbers, rows = self.locate(seqs)
+        documents = np.empty(len(seqs), np.int64)
+        for number in np.unique(numbers).tolist():
+            inside = numbers == number
+            documents[inside] = self.parts[number].segment.store.document_of_row[rows[inside]]
+        return (numbers.astype(np.int64) << 32) | documents
+
+    def document_frequencies(self, terms: Sequence[str]) -> NDArray[np.int64]:
+        """Live passages that hold each term. Counted once, since dead rows mean reading whole lists."""
+        found = {term: self._frequencies.get(term, -1) for term in terms}
+        unknown = [term for term, frequency in found.items() if frequency < 0]
+        if unknown:
+            counts = np.zeros(len(unknown), np.int64)
+            for part in self.parts:
+                counts += part.lexical.live_df(part.lexical.lookup(unknown), part.dead)
+            found.update(zip(unknown, counts.tolist(), strict=True))
+            if len(self._frequencies) > MOST_FREQUENCIES:
+                self._frequencies.clear()
+            self._frequencies.update(found)
+        return np.array([found[term] for term in terms], np.int64)
+
+    def find(self, document_id: str) -> dict[str, Any] | None:
+        """Return the live document of this id."""
+        for part in reversed(self.parts):
+            number = int(part.segment.store.find([document_id])[0])
+            if number >= 0 and (part.alive is None or part.alive[part.segment.store.rows_of(number).start]):
+                return part.segment.store.document(number)
+        return None
+
+
+def _open_part(directory: Path, entry: SegmentEntry, known: Snapshot | None) -> Part:
+    before: Mapping[str, Part] = {} if known is None else {part.entry.name: part for part in known.parts}
+    same = before.get(entry.name)
+    if same is not None and same.entry.tombstones == entry.tombstones:
+        return same
+    segment = same.segment if same is not None else open_segment(directory / "segments" / entry.name, entry)
+    if entry.tombstones is None:
+        return Part(entry, segment, None, None)
+    dead = read_tombstones(directory / "tombstones" / entry.tombstones, entry.rows)
+    return Part(entry, segment, ~dead, dead)
+
+
+class _Lazy:
+    """tantivy's index of a generation, opened by whoever needs it first."""
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        self._directory = directory
+        self._manifest = manifest
+        self._lock = threading.Lock()
+        self._opened: FullText | None = None
+
+    def get(self) -> FullText | None:
+        lexical = self._manifest.lexical
+        if lexical is None:
+            return None
+        with self._lock:
+            if self._opened is None:
+                self._opened = FullText(self._directory / lexical.directory, self._manifest.schema_.language)
+            return self._opened
+
+    def forget(self) -> None:
+        with self._lock:
+            self._opened = None

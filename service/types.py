@@ -1,0 +1,147 @@
+"""The values that flow through a pipeline: hits from stage to stage, and the search they answer.
+
+A hit is a passage number (`seq`), which no merge changes, so a ranking does not depend on how passages lie in
+segments. Order is everywhere score descending, then `seq` ascending. A stage takes the search and the hits so
+far and gives hits; it may leave notes about what it could not do.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from indexer.segment.manifest import Component
+from service.errors import DeadlineError
+from service.snapshot import Snapshot
+from service.workers import Workers
+
+Seqs = NDArray[np.int64]
+Scores = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+R = TypeVar("R")
+
+Account = TypedDict(
+    "Account",
+    {
+        "stage": str,
+        "status": str,
+        "reason": str | None,
+        "ms": float,
+        "in": int,
+        "out": int,
+        "inputs": list[list["Account"]],
+    },
+)
+Account.__doc__ = (
+    "What became of a stage: ran, degraded (on less than was asked) or skipped, and what it cost."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Passages, best first. `raw` has every retriever's own score for each, NaN where it did not find it."""
+
+    seqs: Seqs
+    scores: Scores
+    raw: Mapping[str, Scores]
+
+    def __len__(self) -> int:
+        return len(self.seqs)
+
+    def take(self, rows: NDArray[np.intp] | slice) -> "Hits":
+        """These rows, in this order."""
+        raw = {name: scores[rows] for name, scores in self.raw.items()}
+        return Hits(self.seqs[rows], self.scores[rows], raw)
+
+    def best(self, k: int) -> "Hits":
+        """The k best in order: score descending, then seq ascending."""
+        return self.take(np.lexsort((self.seqs, -self.scores))[:k])
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What a stage says of its own run beside its hits."""
+
+    reasons: list[str] = field(default_factory=list)
+    inputs: list[list[Account]] = field(default_factory=list)
+
+
+class Nets(Protocol):
+    """Where a stage has a question encoded."""
+
+    async def query_vector(self, encoder: str, fingerprint: str | None, query: str) -> Scores:
+        """float32 [dim], unit length, by the encoder of this name.
+
+        StageError if it cannot be had, is overloaded, or has another fingerprint than the passages' encoder.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One question put to one snapshot, and everything a stage needs to answer it.
+
+    `allowed` has a mask over the rows of each segment, None where every row may be found. `deadline` is on
+    the monotonic clock.
+    """
+
+    query: str
+    snapshot: Snapshot
+    allowed: tuple[Mask | None, ...]
+    deadline: float
+    nets: Nets
+    workers: Workers
+    notes: Notes = field(default_factory=Notes)
+
+    def within(self, budget_ms: int | None) -> "Search":
+        """The same search with fresh notes, and less time if `budget_ms` says so."""
+        budget = float("inf") if budget_ms is None else time.monotonic() + budget_ms / 1000
+        return replace(self, deadline=min(self.deadline, budget), notes=Notes())
+
+    def check_time(self) -> None:
+        """For loops in worker threads, which nobody can interrupt: DeadlineError once time is up."""
+        if time.monotonic() > self.deadline:
+            raise DeadlineError("the time for this stage was up before it had looked everywhere")
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Interrupt an await at the deadline, with a DeadlineError."""
+        try:
+            async with asyncio.timeout(self.deadline - time.monotonic()):
+                yield
+        except TimeoutError:
+            raise DeadlineError("the time for this stage was up before it had finished") from None
+
+    async def in_thread(self, work: Callable[..., R], *args: Any) -> R:
+        """Run `work` in a worker thread; give up waiting at the deadline."""
+        async with self.in_time():
+            return await self.workers.run(work, *args)
+
+
+class Stage(BaseModel):
+    """Parameters of a step and the step itself. The same object is the wire schema."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_extra=lambda schema: schema.setdefault("required", []).append("stage"),
+    )
+
+    starts: ClassVar[bool] = False  # finds hits itself, so it comes first and only first
+    needs: ClassVar[Component | None] = None
+
+    stage: str
+    budget_ms: int | None = Field(None, ge=1, description="Time this stage may take, within the search's.")
+
+    async def __call__(self, search: Search, hits: Hits) -> Hits:
+        """Hits from hits; a stage that starts a pipeline ignores those it is given."""
+        raise NotImplementedError

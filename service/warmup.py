@@ -1,0 +1,51 @@
+"""What must be done before the first search: compile the kernels, load the encoders.
+
+Until it is done `/readyz` says what is pending; requests are answered meanwhile, only slower. Weights that
+are missing do not keep the service from being ready, since everything else works without them.
+"""
+
+import asyncio
+import logging
+
+from indexer.kernels import warm
+from service.catalog import Catalog
+from service.errors import EncoderError
+from service.nets import DenseNets
+
+log = logging.getLogger(__name__)
+
+KERNELS = "compiling kernels"
+ENCODERS = "loading encoders"
+
+
+class Warmup:
+    """Runs once, beside the requests."""
+
+    def __init__(self, catalog: Catalog, nets: DenseNets, encoder: str) -> None:
+        self.pending = [KERNELS, ENCODERS]
+        self._catalog = catalog
+        self._nets = nets
+        self._encoder = encoder
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop, if it still runs."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        await asyncio.to_thread(warm)
+        self.pending.remove(KERNELS)
+        schemas = [collection.current.schema for collection in self._catalog]
+        used = {schema.encoder for schema in schemas if "dense" in schema.components}
+        for name in sorted(used | {self._encoder}):
+            try:
+                await self._nets.dense(name, None)
+            except EncoderError:
+                log.info("starting without the encoder %s", name)
+        self.pending.remove(ENCODERS)
