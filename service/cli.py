@@ -5,7 +5,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from indexer.sources import SourceError
 from service.commands.common import CommandError, stderr
+from service.commands.evaluate import evaluate
 from service.commands.index import index
 from service.commands.quickstart import quickstart
 from service.commands.search import search
@@ -20,7 +22,7 @@ class Commands(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except CommandError as error:
+        except (CommandError, SourceError) as error:
             stderr().print(f"[red]Error:[/red] {error}", soft_wrap=True)
             raise typer.Exit(1) from error
 
@@ -33,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, worker, index, search, quickstart):
+for command in (serve, worker, index, search, evaluate, quickstart):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What several commands share: their options, their environment, and how they say that something is wrong."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ ApiKey = Annotated[
     typer.Option("--api-key", envvar="WINNOW_API_KEY", help="Key of that service.", show_envvar=True),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+Schema = Annotated[
+    str, typer.Option("--schema", help='How a new collection is indexed, as JSON: \'{"language": "de"}\'.')
+]
 
 DEFAULT_DATA_DIR = Path("data")
 
@@ -70,6 +74,17 @@ def prepare_environment(cache: Path, encoders: tuple[str, ...] = ()) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not any(name.startswith("hf:") for name in encoders):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def read_schema(raw: str) -> dict[str, Any]:
+    """Return the JSON object that `--schema` gives."""
+    try:
+        schema = json.loads(raw)
+    except ValueError as error:
+        raise typer.BadParameter(f"--schema is not JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise typer.BadParameter("--schema must be a JSON object")
+    return schema
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

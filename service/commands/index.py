@@ -1,6 +1,5 @@
 """`winnow index`: documents from files into a collection of a data directory or of a running service."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,19 +9,17 @@ from service.commands.common import (
     DEFAULT_DATA_DIR,
     ApiKey,
     Collection,
-    CommandError,
     DataDir,
+    Schema,
     Url,
     progress_bar,
+    read_schema,
     stderr,
 )
 
 Source = Annotated[
     Path,
     typer.Argument(help="A BEIR folder, a .jsonl or .ndjson file (.gz too), or a folder of .txt and .md."),
-]
-Schema = Annotated[
-    str, typer.Option("--schema", help='How a new collection is indexed, as JSON: \'{"language": "de"}\'.')
 ]
 
 
@@ -35,30 +32,17 @@ def index(
     schema: Schema = "{}",
 ) -> None:
     """Index documents, replacing those of the same id. A collection that is not there yet is created."""
-    from indexer.sources import SourceError, count_documents
+    from indexer.sources import count_documents
 
-    try:
-        total = count_documents(source)
-        if url is not None:
-            _through_service(source, total, collection, url, api_key, read_schema(schema))
-        else:
-            from service.commands.local import index_locally
+    given = read_schema(schema)
+    total = count_documents(source)
+    if url is not None:
+        _through_service(source, total, collection, url, api_key, given)
+    else:
+        from service.commands.local import index_locally
 
-            index_locally(data_dir, source, total, collection, read_schema(schema))
-    except SourceError as error:
-        raise CommandError(str(error)) from error
+        index_locally(data_dir, source, total, collection, given)
     stderr().print(f"{total} documents are in collection {collection!r}.")
-
-
-def read_schema(raw: str) -> dict[str, Any]:
-    """Return the JSON object given on the command line."""
-    try:
-        schema = json.loads(raw)
-    except ValueError as error:
-        raise typer.BadParameter(f"--schema is not JSON: {error}") from error
-    if not isinstance(schema, dict):
-        raise typer.BadParameter("--schema must be a JSON object")
-    return schema
 
 
 def _through_service(

@@ -1,0 +1,119 @@
+"""An index that lives as long as an evaluation, and the pipelines that are run over it."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.progress import Progress
+
+from indexer.encoders import Encoder
+from indexer.kernels import warm
+from indexer.sources import count_documents, read_documents
+from service.commands.common import settings_from
+from service.commands.encoding_cache import CachedEncoder
+from service.commands.local import (
+    ask,
+    dense_loader,
+    engine_here,
+    ensure_collection,
+    index_documents,
+    open_snapshot,
+)
+from service.engine import Engine, named_pipelines
+from service.evaluation import DEPTH, Answer, answer_of
+from service.schema import SearchRequest
+from service.settings import Limits
+from service.snapshot import Snapshot
+from service.stages import AnyStage, Fuse, Pipeline
+
+COLLECTION = "evaluation"
+NO_DEADLINE_MS = 24 * 3600 * 1000
+
+
+class TrialRun:
+    """Indexes a corpus below `root`, then answers queries by every pipeline. `cache` outlives it."""
+
+    def __init__(
+        self,
+        root: Path,
+        cache_directory: Path,
+        names: Sequence[str],
+        timeout_ms: int | None,
+        progress: Progress,
+    ) -> None:
+        self.root = root
+        self.cache = cache_directory
+        self.progress = progress
+        self.settings = settings_from(
+            data_dir=root, host="127.0.0.1", timeout_ms=timeout_ms or NO_DEADLINE_MS, limits=Limits()
+        )
+        self.pipelines = {name: self._pipeline(name, hurried=timeout_ms is not None) for name in names}
+        self._load = cache(dense_loader(cache_directory / "models"))
+
+    def index(self, dataset: Path, schema: Mapping[str, Any]) -> None:
+        """Index the corpus of a BEIR folder with the components that the pipelines need."""
+        needed = sorted({need for stages in self.pipelines.values() for need in _needs(stages)})
+        ensure_collection(
+            self.root, COLLECTION, {"encoder": self.settings.encoder, "components": needed, **schema}
+        )
+        encoders: list[CachedEncoder] = []
+
+        def load(name: str) -> Encoder:
+            encoders.append(CachedEncoder(self._load(name), self.cache / "encodings", dataset.resolve().name))
+            return encoders[-1]
+
+        total = count_documents(dataset)
+        index_documents(self.root, COLLECTION, read_documents(dataset), total, load, self.progress)
+        for encoder in encoders:
+            encoder.save()
+
+    def answers(self, queries: Mapping[str, str]) -> dict[str, dict[str, Answer]]:
+        """Return pipeline name -> query id -> answer."""
+        return asyncio.run(self._answers(queries))
+
+    async def _answers(self, queries: Mapping[str, str]) -> dict[str, dict[str, Answer]]:
+        found: dict[str, dict[str, Answer]] = {name: {} for name in self.pipelines}
+        snapshot = open_snapshot(self.root, COLLECTION)
+        warm()
+        async with engine_here(self.settings, self._load) as engine:
+            await self._one_round(
+                engine, snapshot, next(iter(queries.values()))
+            )  # what is slow the first time
+            for query, text in self.progress.track(queries.items(), description="searching"):
+                for name, answer in (await self._one_round(engine, snapshot, text)).items():
+                    found[name][query] = answer
+        return found
+
+    async def _one_round(self, engine: Engine, snapshot: Snapshot, text: str) -> dict[str, Answer]:
+        answers = {}
+        for name, stages in self.pipelines.items():
+            request = SearchRequest(query=text, top_k=DEPTH, pipeline=stages, fields=())
+            answers[name] = answer_of(await ask(engine, snapshot, request))
+        return answers
+
+    def _pipeline(self, name: str, *, hurried: bool) -> Pipeline:
+        known = named_pipelines(self.settings.pipelines)
+        if name not in known:
+            raise typer.BadParameter(f"there is no pipeline {name!r}; there are {', '.join(sorted(known))}")
+        return known[name] if hurried else tuple(_without_budgets(known[name]))
+
+
+def _needs(stages: Iterable[AnyStage]) -> Iterator[str]:
+    for stage in stages:
+        if stage.needs is not None:
+            yield stage.needs
+        if isinstance(stage, Fuse):
+            for pipeline in stage.inputs:
+                yield from _needs(pipeline)
+
+
+def _without_budgets(stages: Iterable[AnyStage]) -> Iterator[AnyStage]:
+    """Effectiveness is measured without hurry: a budget of a stage would make it depend on the machine."""
+    for stage in stages:
+        changes: dict[str, Any] = {"budget_ms": None}
+        if isinstance(stage, Fuse):
+            changes["inputs"] = tuple(tuple(_without_budgets(pipeline)) for pipeline in stage.inputs)
+        yield stage.model_copy(update=changes)
