@@ -8,6 +8,7 @@ data or line noise, and one of them can be as large as a document.
 """
 
 import re
+from typing import NamedTuple
 
 import tantivy
 
@@ -42,6 +43,15 @@ _RUN = re.compile(
 )
 
 
+class Word(NamedTuple):
+    """A term, the characters of the text it stands for, and its place among the words (stop words count)."""
+
+    term: str
+    start: int
+    end: int
+    position: int
+
+
 class Analyzer:
     """The analyser of one language; the same for documents and questions."""
 
@@ -55,31 +65,43 @@ class Analyzer:
 
     def analyze(self, text: str) -> list[str]:
         """The terms of `text` in order, repeated as often as they are said."""
-        if not self.paired:
-            return self._words.analyze(text)
-        return [term for term, _, _ in self.spans(text)]
+        return [word.term for word in self.words(text)] if self.paired else self._words.analyze(text)
 
-    def spans(self, text: str) -> list[tuple[str, int, int]]:
-        """The terms of `text` in order, each with the character offsets of what it stands for."""
+    def words(self, text: str) -> list[Word]:
+        """The terms of `text` in order, with where they stand."""
         if not self.paired:
-            return self._word_spans(text, 0)
-        found, begin = [], 0
+            return self._plain(text, 0, 0)
+        found: list[Word] = []
+        begin = 0
         for run in _RUN.finditer(text):
-            found += self._word_spans(text[begin : run.start()], begin)
-            found += pair_spans(run.group(), run.start())
+            found += self._plain(text[begin : run.start()], begin, _after(found))
+            found += _pairs(run.group(), run.start(), _after(found))
             begin = run.end()
-        return found + self._word_spans(text[begin:], begin)
+        return found + self._plain(text[begin:], begin, _after(found))
 
-    def _word_spans(self, text: str, shift: int) -> list[tuple[str, int, int]]:
+    def tokenized(self, text: str) -> tantivy.PreTokenizedString:
+        """`text` as tantivy is given it, so that its index holds our terms."""
+        if not self.paired:
+            return self._words.pre_tokenize(text)
+        tokens = [tantivy.Token(w.term, w.position, w.start, w.end) for w in self.words(text)]
+        return tantivy.PreTokenizedString(text, tokens)
+
+    def _plain(self, text: str, shift: int, position: int) -> list[Word]:
         tokens = self._words.pre_tokenize(text).tokens if text else []
-        return [(t.text, t.char_offset_from + shift, (t.char_offset_to or 0) + shift) for t in tokens]
+        return [
+            Word(t.text, t.char_offset_from + shift, t.char_offset_to + shift, t.position + position)
+            for t in tokens
+        ]
 
 
-def pair_spans(run: str, shift: int) -> list[tuple[str, int, int]]:
+def _after(words: list[Word]) -> int:
+    return words[-1].position + 1 if words else 0
+
+
+def _pairs(run: str, shift: int, position: int) -> list[Word]:
     """Overlapping pairs of a run of CJK characters; a single character stands for itself."""
-    if len(run) == 1:
-        return [(run, shift, shift + 1)]
-    return [(run[i : i + 2], shift + i, shift + i + 2) for i in range(len(run) - 1)]
+    last = max(1, len(run) - 1)
+    return [Word(run[i : i + 2], shift + i, shift + min(i + 2, len(run)), position + i) for i in range(last)]
 
 
 def text_analyzer(language: str) -> tantivy.TextAnalyzer:
