@@ -24,6 +24,7 @@ ID_FIELD = "id"
 MAX_BYTES = 8192
 MAX_CLAUSES = 1024
 MAX_PARENTHESES = 64
+MAX_EXPANDED = 64
 
 _PREFIX = re.compile(r"(.+)\*")
 _FUZZY = re.compile(r"(.+)~([12]?)")
@@ -65,7 +66,7 @@ class Reading:
     ) -> None:
         self.wanted = Wanted()
         self._analyzer, self._schema, self._title_boost = analyzer, schema, title_boost
-        self._clauses = 0
+        self._clauses = self._expanded = 0
         self._excluded = False
         self.query = self._node(read(question)) or tantivy.Query.empty_query()
 
@@ -134,6 +135,7 @@ class Reading:
         words = self._analyzer.words(beginning)
         if len(words) != 1:
             return self._words(name, beginning)
+        self._expand()
         lower = beginning[words[0].start : words[0].end].lower()
         self._want(words[0].term)
         if not self._excluded:
@@ -147,6 +149,7 @@ class Reading:
         words = self._analyzer.words(word)
         if len(words) != 1:
             return self._words(name, word)
+        self._expand()
         self._want(words[0].term)
         near = partial(tantivy.Query.fuzzy_term_query, self._schema, text=words[0].term, distance=distance)
         return self._in_fields(name, lambda each: near(field_name=each))
@@ -171,6 +174,11 @@ class Reading:
                 "and conditions on metadata belong in `filter`"
             )
         return (name,)
+
+    def _expand(self) -> None:
+        self._expanded += 1
+        if self._expanded > MAX_EXPANDED:  # each is compared with every term of the index
+            raise QuerySyntaxError(f"a question has at most {MAX_EXPANDED} prefixes and fuzzy words")
 
     def _want(self, *terms: str) -> None:
         if not self._excluded:
