@@ -6,9 +6,10 @@ import typer
 from typer.core import TyperGroup
 
 from indexer.sources import SourceError
-from service.commands.common import CommandError, stderr
+from service.commands.common import CommandError, print_error
 from service.commands.evaluate import evaluate
 from service.commands.index import index
+from service.commands.inspect import inspect
 from service.commands.quickstart import quickstart
 from service.commands.search import search
 from service.commands.serve import serve
@@ -23,7 +24,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except (CommandError, SourceError) as error:
-            stderr().print(f"[red]Error:[/red] {error}", soft_wrap=True)
+            print_error(error)
             raise typer.Exit(1) from error
 
 
@@ -35,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, worker, index, search, evaluate, quickstart):
+for command in (serve, worker, index, search, evaluate, inspect, quickstart):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -95,6 +96,11 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 def stderr() -> Console:
     """Where progress and remarks go: standard output is for results."""
     return Console(stderr=True, highlight=False)
+
+
+def print_error(error: Exception) -> None:
+    """Print one sentence to standard error, whatever brackets it holds."""
+    stderr().print(Text.assemble(("Error: ", "red"), str(error)), soft_wrap=True)
 
 
 @contextmanager

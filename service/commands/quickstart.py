@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from service.commands.client import Client
-from service.commands.common import CommandError, progress_bar, settings_from, stderr
+from service.commands.common import CommandError, print_error, progress_bar, settings_from, stderr
 from service.commands.serve import Directory, Host, Port, make_server, run_until_stopped
 from service.commands.watch import Watch
 
@@ -49,10 +49,10 @@ def _guide(settings: "Settings", server: "uvicorn.Server", address: str, console
         _wait_until_ready(client, server)
         console.print(f"Winnow answers at {address}")
         _fill(client, settings.data_dir / "python-documents-sent", console)
-        console.print(_invitation(client, address, needs_key=key is not None), soft_wrap=True)
+        console.print(_invitation(client, address, needs_key=key is not None), soft_wrap=True, markup=False)
     except CommandError as error:
         if not server.should_exit:
-            console.print(f"[red]Error:[/red] {error}", soft_wrap=True)
+            print_error(error)
 
 
 def _wait_until_ready(client: Client, server: "uvicorn.Server") -> None:

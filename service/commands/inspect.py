@@ -1,0 +1,117 @@
+"""`winnow inspect`: what lies in a data directory, and whether its bytes are those that were written."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.commands.common import DEFAULT_DATA_DIR, CommandError, DataDir
+
+if TYPE_CHECKING:
+    from indexer.segment.manifest import FileEntry, Manifest
+
+
+def inspect(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", help="Only this one.", show_default="all")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every byte and check its checksum.")] = False,
+) -> None:
+    """Show collections: generation, segments, rows, dead rows, and bytes per component."""
+    from indexer.collection import collection_path, list_collections
+
+    names = [name for name in list_collections(data_dir) if collection in (None, name)]
+    if not names:
+        raise CommandError(f"{data_dir} has no collection" + (f" {collection!r}" if collection else ""))
+    console = Console(highlight=False)
+    damages = [
+        found for name in names for found in _inspect(collection_path(data_dir, name), console, verify)
+    ]
+    for damage in damages:
+        console.print(f"[red]damaged:[/red] {damage}", soft_wrap=True)
+    if damages:
+        raise CommandError(f"{len(damages)} files are damaged: restore them, or index those documents again")
+    if verify:
+        console.print("Every file matches its checksum.")
+
+
+def _inspect(directory: Path, console: Console, verify: bool) -> list[str]:
+    """Print one collection; return what is wrong with it."""
+    from indexer.segment.arrays import CorruptFile
+    from indexer.segment.manifest import read_current
+
+    try:
+        manifest = read_current(directory)
+    except (CorruptFile, FileNotFoundError) as error:
+        return [str(error)]
+    console.print(_segments(directory, manifest))
+    return list(_damages(directory, manifest)) if verify else []
+
+
+def _segments(directory: Path, manifest: "Manifest") -> Table:
+    counts = manifest.statistics
+    title = (
+        f"{directory.name}: generation {manifest.generation}, {counts.documents} documents, "
+        f"{counts.passages} passages, {_queued(directory, manifest)} operations waiting"
+    )
+    components = sorted({name for entry in manifest.segments for name in _by_component(entry.files)})
+    table = Table("segment", "rows", "dead", "documents", *components, title=title, title_justify="left")
+    for entry in manifest.segments:
+        sizes = _by_component(entry.files)
+        numbers = (str(number) for number in (entry.rows, entry.dead_rows, entry.documents))
+        table.add_row(entry.name, *numbers, *(_bytes(sizes[component]) for component in components))
+    if manifest.lexical is not None:
+        size = sum(entry.size for entry in manifest.lexical.files.values())
+        table.caption = f"full query syntax: {manifest.lexical.directory}, {_bytes(size)}"
+    return table
+
+
+def _queued(directory: Path, manifest: "Manifest") -> int:
+    from indexer.collection import log_path
+    from indexer.queue.sqlite import SqliteLog
+
+    with closing(SqliteLog(log_path(directory))) as log:
+        return max(0, log.last_position() - manifest.position)
+
+
+def _by_component(files: "dict[str, FileEntry]") -> Counter[str]:
+    """Component -> bytes: a component is a file, or all files that begin with its name."""
+    sizes: Counter[str] = Counter()
+    for name, entry in files.items():
+        sizes[Path(name).parts[0].partition(".")[0]] += entry.size
+    return sizes
+
+
+def _damages(directory: Path, manifest: "Manifest") -> Iterator[str]:
+    from indexer.segment.arrays import CorruptFile
+    from indexer.segment.manifest import verify_files
+
+    for folder, files in _named_files(directory, manifest):
+        for name, entry in files.items():
+            try:
+                verify_files(folder, {name: entry})
+            except CorruptFile as error:
+                yield str(error)
+
+
+def _named_files(directory: Path, manifest: "Manifest") -> "Iterable[tuple[Path, dict[str, FileEntry]]]":
+    for entry in manifest.segments:
+        yield directory / "segments" / entry.name, entry.files
+        if entry.tombstones is not None and entry.tombstones_entry is not None:
+            yield directory / "tombstones", {entry.tombstones: entry.tombstones_entry}
+    if manifest.lexical is not None:
+        yield directory / manifest.lexical.directory, manifest.lexical.files
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
