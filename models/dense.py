@@ -25,8 +25,9 @@ from models import Kind
 from models.load import DEFAULT_DENSE, SAFE, Weights, converted, resolve
 from models.packing import pack
 
-BUDGET = 4096
-"""Padded tokens per forward: enough to fill the cores, little enough to stay in their caches."""
+BUDGET = 2048
+"""Padded tokens per forward: enough to fill the cores, little enough to stay in their caches. (MiniLM on two
+cores encodes 15 to 35 % fewer passages a second with 8192, and 5 to 10 % fewer with 512.)"""
 
 PROMPTS: dict[Kind, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """Under which names models keep the text that goes before a question or a passage."""

@@ -1,15 +1,19 @@
 """Lengths in, batches out: which texts share a forward.
 
 A padded batch costs its number of texts times its longest text, so texts are sorted by length and cut where
-that product would pass a budget. Padding then wastes little, and a batch of long texts takes no more memory
-than one of short texts. Pure functions over integers: the caller keeps texts and order.
+that product would pass a budget: a batch of long texts takes no more memory than one of short texts. They are
+also cut where padding would cost more than the forward it saves, so a question never pays for a passage.
+Pure functions over integers: the caller keeps texts and order.
 """
 
 from collections.abc import Sequence
 
+PADDING = 128
+"""Tokens of a batch that may be padding. A forward of MiniLM on two cores costs 60 tokens in itself."""
 
-def pack(lengths: Sequence[int], budget: int, most: int = 1024) -> list[list[int]]:
-    """Positions of `lengths` in batches of at most `budget` padded tokens (count x longest) and `most` texts.
+
+def pack(lengths: Sequence[int], budget: int, most: int = 1024, padding: int = PADDING) -> list[list[int]]:
+    """Positions of `lengths` in batches of at most `most` texts, `budget` tokens and `padding` tokens of padding.
 
     Shortest first; equal lengths keep their order. A text longer than the budget travels alone.
     """
@@ -17,10 +21,12 @@ def pack(lengths: Sequence[int], budget: int, most: int = 1024) -> list[list[int
         raise ValueError(f"a batch holds at least one token and one text, not budget={budget}, most={most}")
     batches: list[list[int]] = []
     current: list[int] = []
+    tokens = 0
     for position in sorted(range(len(lengths)), key=lengths.__getitem__):
-        grown = len(current) + 1
-        if current and (grown > most or grown * lengths[position] > budget):
+        tokens += lengths[position]
+        padded = (len(current) + 1) * lengths[position]
+        if current and (len(current) == most or padded > budget or padded - tokens > padding):
             batches.append(current)
-            current = []
+            current, tokens = [], lengths[position]
         current.append(position)
     return [*batches, current] if current else batches

@@ -1,9 +1,9 @@
 """Calls in, batches out: who is next before a net, and which texts share a forward. No tasks, no threads.
 
-Interactive calls go before bulk ones. Bulk work gets one batch in `SHARE` while interactive calls keep coming,
-so it is slow then but never stuck, and no interactive call waits for two bulk batches in a row. Within a lane
-calls take turns, so a call of one text does not wait for all texts of the thousand-text call before it. A
-batch is the text whose turn it is and the waiting texts nearest to it in length, since padding is waste.
+Interactive calls go before bulk ones. While interactive calls keep coming, bulk work gets one batch in
+`SHARE`, so it is slow then but never stuck, and no interactive call waits for two bulk batches in a row.
+Within a lane calls take turns, so a call of one text does not wait for all texts of the thousand-text call
+before it. A batch is the text whose turn it is and waiting texts of about its length.
 """
 
 import asyncio
@@ -42,6 +42,10 @@ class Call:
 
     def __post_init__(self) -> None:
         self.texts = self.missing = len(self.waiting)
+
+    def failed(self) -> bool:
+        """A forward raised, or the batcher closed."""
+        return self.result.done() and not self.result.cancelled() and self.result.exception() is not None
 
     def late(self) -> bool:
         """The deadline has passed."""

@@ -1,0 +1,30 @@
+"""The crossing from the event loop to threads: CPU work runs here, so the loop stays free to answer.
+
+One pool with as many threads as cores. Kernels are serial and release the GIL, so requests run side by side,
+and more threads than cores would only make all of them late. Running work cannot be stopped; work whose
+caller has gone before it began never runs.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A pool of `threads` threads, by default one per core."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="worker")
+
+    async def run(self, work: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        """`work(*arguments)` in a thread; raises what it raises. Cancelling takes it off the queue."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+
+    def close(self) -> None:
+        """Drop what has not begun and wait for what has."""
+        self._pool.shutdown(cancel_futures=True)
