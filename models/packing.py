@@ -13,9 +13,10 @@ PADDING = 128
 
 
 def pack(lengths: Sequence[int], budget: int, most: int = 1024, padding: int = PADDING) -> list[list[int]]:
-    """Positions of `lengths` in batches of at most `most` texts, `budget` tokens and `padding` tokens of padding.
+    """Positions of `lengths` in batches of at most `most` texts and `budget` tokens, padding included.
 
-    Shortest first; equal lengths keep their order. A text longer than the budget travels alone.
+    At most `padding` of these are padding. Shortest first; equal lengths keep their order. A text longer than
+    the budget travels alone.
     """
     if budget < 1 or most < 1:
         raise ValueError(f"a batch holds at least one token and one text, not budget={budget}, most={most}")

@@ -1,0 +1,282 @@
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from service.batch_queue import Priority
+from service.batcher import Batcher, Closed, Dropped, NetFailed, Observer, Overloaded, TooManyTokens
+from service.workers import Workers
+from tests.nets import CountingNet, WordOverlapEncoder
+
+
+class Notebook(Observer):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.waits: list[Priority] = []
+        self.forwards: list[tuple[int, int]] = []
+        self.drops: list[tuple[Dropped, int]] = []
+
+    def waited(self, priority: Priority, seconds: float) -> None:
+        self.waits.append(priority)
+
+    def ran(self, texts: int, tokens: int, seconds: float) -> None:
+        self.forwards.append((texts, tokens))
+
+    def dropped(self, reason: Dropped, texts: int) -> None:
+        self.drops.append((reason, texts))
+
+
+class Scene:
+    """A batcher before a net whose forwards a test can hold."""
+
+    def __init__(self, batcher: Batcher, net: CountingNet, notes: Notebook) -> None:
+        self.batcher, self.net, self.notes = batcher, net, notes
+        self.encode = batcher.encode
+
+    async def occupy(self) -> "asyncio.Task[object]":
+        """Hold a forward of one text until the gate opens."""
+        self.net.gate.clear()
+        task = asyncio.create_task(self.encode(["occupied"]))
+        await asyncio.to_thread(self.net.entered.acquire)
+        return task
+
+    async def queued(self, tokens: int) -> None:
+        """Wait until so many tokens are queued."""
+        async with asyncio.timeout(10):
+            while self.batcher.queued_tokens != tokens:
+                await asyncio.sleep(0.001)
+
+    def words(self) -> list[list[int]]:
+        """Numbers of words of the texts of each forward."""
+        return [[len(ids) - 2 for ids in batch] for batch in self.net.batches]
+
+
+@asynccontextmanager
+async def scene(budget: int = 1000, most: int = 64, limit: int = 1000) -> AsyncIterator[Scene]:
+    net, notes, workers = CountingNet(), Notebook(), Workers()
+    batcher = Batcher(net, workers, budget=budget, most=most, limit=limit, name="counting", observer=notes)
+    await batcher.start()
+    try:
+        yield Scene(batcher, net, notes)
+    finally:
+        net.gate.set()
+        await batcher.close()
+        workers.close()
+
+
+async def test_a_lone_call_is_answered() -> None:
+    async with scene() as here:
+        assert (await here.encode(["a b", "c"])).shape == (2, 64)
+        assert here.notes.forwards == [(2, 7)]
+        assert here.notes.waits == ["interactive"]
+
+
+@pytest.mark.parametrize("priority", ["interactive", "bulk"])
+async def test_eight_concurrent_calls_make_one_forward(priority: Priority) -> None:
+    async with scene() as here:
+        await asyncio.gather(*(here.encode([f"question {n}"], priority=priority) for n in range(8)))
+        assert here.words() == [[2] * 8]
+
+
+async def test_calls_that_come_during_a_forward_share_the_next() -> None:
+    async with scene() as here:
+        first = await here.occupy()
+        calls = [asyncio.create_task(here.encode([f"question {n}"])) for n in range(8)]
+        await here.queued(8 * 4)
+        here.net.gate.set()
+        await asyncio.gather(first, *calls)
+        assert here.words() == [[1], [2] * 8]
+
+
+async def test_a_batch_gives_what_single_calls_give() -> None:
+    texts = ["a", "b c", "a a a", ""]
+    async with scene(budget=6) as here:
+        together = await asyncio.gather(here.encode(texts), here.encode(texts[::-1]))
+        single = np.concatenate([await here.encode([text]) for text in texts])
+    np.testing.assert_array_equal(together[0], single)
+    np.testing.assert_array_equal(together[1], single[::-1])
+
+
+async def test_a_forward_keeps_to_its_budget_and_its_number_of_texts() -> None:
+    async with scene(budget=12, most=3) as here:
+        await here.encode(["a b", "c", "d", "e f", "g"])
+        assert here.words() == [[2, 2], [1, 1, 1]]
+
+
+async def test_no_forward_runs_for_a_caller_who_left() -> None:
+    async with scene() as here:
+        first = await here.occupy()
+        left = asyncio.create_task(here.encode(["a", "b"]))
+        stays = asyncio.create_task(here.encode(["c d e"]))
+        await here.queued(11)
+        left.cancel()
+        await here.queued(5)
+        here.net.gate.set()
+        await asyncio.gather(first, stays)
+        assert here.words() == [[1], [3]]
+        assert here.notes.drops == [("gone", 2)]
+
+
+async def test_a_caller_who_leaves_during_its_forward_spoils_nothing() -> None:
+    async with scene() as here:
+        first = await here.occupy()
+        first.cancel()
+        second = asyncio.create_task(here.encode(["a b"]))
+        await here.queued(4)
+        here.net.gate.set()
+        assert (await second).shape == (1, 64)
+
+
+async def test_interactive_calls_overtake_bulk_ones() -> None:
+    async with scene() as here:
+        first = await here.occupy()
+        bulk = asyncio.create_task(here.encode(["a b c"], priority="bulk"))
+        await here.queued(5)
+        quick = asyncio.create_task(here.encode(["d"]))
+        await here.queued(8)
+        here.net.gate.set()
+        await asyncio.gather(first, bulk, quick)
+        assert here.words() == [[1], [1], [3]]
+
+
+async def test_a_full_queue_refuses_and_says_when_to_return() -> None:
+    async with scene(limit=10) as here:
+        first = await here.occupy()
+        waiting = asyncio.create_task(here.encode(["a", "b"]))
+        await here.queued(6)
+        with pytest.raises(Overloaded, match="6 of 10 tokens are waiting for the net counting") as before:
+            await here.encode(["c d e"])
+        assert before.value.retry_after == pytest.approx(0.6)  # nothing measured: as if 10 tokens a second
+        here.net.gate.set()
+        await asyncio.gather(first, waiting)
+        assert here.notes.drops == [("full", 1)]
+        await here.encode(["c d e"])
+
+
+async def test_the_time_to_return_follows_the_measured_speed() -> None:
+    async with scene(limit=10) as here:
+        first = await here.occupy()
+        await asyncio.sleep(0.05)
+        here.net.gate.set()
+        await first  # 3 tokens in 0.05 s or more: at most 60 tokens a second
+        second = await here.occupy()
+        waiting = asyncio.create_task(here.encode(["a", "b"]))
+        await here.queued(6)
+        with pytest.raises(Overloaded) as full:
+            await here.encode(["c d e"])
+        assert full.value.retry_after >= 0.1
+        here.net.gate.set()
+        await asyncio.gather(second, waiting)
+
+
+async def test_a_call_that_can_never_fit_is_told_the_limit() -> None:
+    async with scene(limit=10) as here:
+        for texts in (["a"] * 11, ["a b c d e f g h i"]):
+            with pytest.raises(TooManyTokens, match="11 tokens or more, and 10 may wait"):
+                await here.encode(texts)
+        assert here.net.batches == []
+
+
+async def test_a_deadline_takes_a_call_off_the_queue() -> None:
+    async with scene() as here:
+        first = await here.occupy()
+        with pytest.raises(TimeoutError, match="the deadline passed before the net counting"):
+            await here.encode(["late"], deadline=time.monotonic() + 0.01)
+        assert here.batcher.queued_tokens == 0
+        assert here.notes.drops == [("late", 1)]
+        here.net.gate.set()
+        await first
+        with pytest.raises(TimeoutError):
+            await here.encode(["too late"], deadline=time.monotonic() - 1)
+        assert here.words() == [[1]]
+
+
+def failing(net: CountingNet, error: Exception) -> Callable[[list[list[int]]], object]:
+    """A forward that raises on texts of two words."""
+    forward = net.forward
+
+    def forward_or_raise(tokens: list[list[int]]) -> object:
+        rows = forward(tokens)
+        if any(len(ids) == 4 for ids in tokens):
+            raise error
+        return rows
+
+    return forward_or_raise
+
+
+async def test_an_error_of_a_net_reaches_its_batch_and_nobody_else(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(budget=8) as here:
+        error = MemoryError("out of memory")
+        monkeypatch.setattr(here.net, "forward", failing(here.net, error))
+        first = await here.occupy()
+        calls = [
+            asyncio.create_task(here.encode(texts))
+            for texts in (["a b"], ["c d", "e f g h"], ["i j k l m n"])
+        ]
+        await here.queued(4 + 4 + 6 + 8)
+        here.net.gate.set()
+        _, *failed, spared = await asyncio.gather(first, *calls, return_exceptions=True)
+        for each in failed:
+            assert isinstance(each, NetFailed)
+            assert str(each) == "the net counting failed: out of memory"
+            assert each.__cause__ is error
+        assert isinstance(spared, np.ndarray)
+        assert here.notes.drops == [("failed", 1)]
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        await here.encode(["still", "served"])
+
+
+async def test_a_net_that_gives_too_few_rows_fails_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scene() as here:
+        monkeypatch.setattr(here.net, "forward", lambda tokens: np.zeros((1, 64), np.float32))
+        with pytest.raises(NetFailed, match="1 rows for 2 texts"):
+            await here.encode(["a", "b"])
+
+
+async def test_closing_ends_waiting_calls_and_finishes_the_running_one() -> None:
+    async with scene() as here:
+        first = await here.occupy()
+        waiting = asyncio.create_task(here.encode(["waiting"]))
+        await here.queued(3)
+        closing = asyncio.create_task(here.batcher.close())
+        await asyncio.sleep(0)
+        here.net.gate.set()
+        await closing
+        assert isinstance(await first, np.ndarray)
+        for call in (waiting, here.encode(["too late"])):
+            with pytest.raises(Closed, match="the net counting"):
+                await call
+
+
+async def test_many_calls_of_which_some_leave_all_get_their_own_rows() -> None:
+    random = np.random.default_rng(7)
+    async with scene(budget=40, most=8, limit=100_000) as here:
+        texts = [
+            [" ".join("abcdefgh"[: 1 + n % 8]) for n in random.integers(0, 99, 1 + i % 5)] for i in range(200)
+        ]
+        lanes: list[Priority] = ["interactive", "bulk"]
+        calls = [
+            asyncio.create_task(here.encode(each, priority=lanes[i % 2])) for i, each in enumerate(texts)
+        ]
+        for number in range(0, 200, 3):
+            await asyncio.sleep(0)
+            calls[number].cancel()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert here.batcher.queued_tokens == 0
+    for each, answer in zip(texts, answers, strict=True):
+        if not isinstance(answer, asyncio.CancelledError):
+            np.testing.assert_array_equal(answer, WordOverlapEncoder().encode(each))
+    assert sum(isinstance(answer, np.ndarray) for answer in answers) >= 133
+
+
+async def test_no_text_is_no_call() -> None:
+    async with scene() as here:
+        with pytest.raises(ValueError, match="no text"):
+            await here.encode([])
