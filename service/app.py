@@ -67,7 +67,7 @@ def create_app(settings: Settings, *, load: LoadEncoder | None = None) -> FastAP
 def _assemble(settings: Settings, load: LoadEncoder) -> State:
     workers = Workers(settings.threads)
     metrics = Metrics()
-    nets = DenseNets(settings, workers, metrics, load)
+    nets = DenseNets(settings, workers, load, metrics)
     catalog = Catalog(
         settings.data_dir, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
     )

@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 from indexer.filters import FilterError
 from indexer.queue.contract import LogUnavailable
 from indexer.segment.arrays import CorruptFile
+from indexer.segment.syntax import QuerySyntaxError
 
 MOST_FIELD_ERRORS = 100
 
@@ -201,6 +202,8 @@ def as_service_error(error: Exception) -> ServiceError:
             return InvalidError(_summary(found), errors=found[:MOST_FIELD_ERRORS])
         case HTTPException():
             return _FrameworkError(error)
+        case QuerySyntaxError():
+            return InvalidError(f"query: {error}")
         case FilterError():
             return InvalidError(f"filter: {error}")
         case LogUnavailable() if error.errno == errno.ENOSPC:

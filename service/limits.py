@@ -6,10 +6,10 @@ A Pydantic bound would have to be known at import, and then it could not be a se
 """
 
 from collections.abc import Iterator
-from typing import Any
+from functools import cache
+from typing import Any, get_args
 
 from pydantic import BaseModel, GetJsonSchemaHandler
-from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -53,9 +53,10 @@ def _shown(size: int) -> int | str:
 
 
 def _sizes(model: BaseModel, prefix: str) -> Iterator[tuple[str, str, int]]:
-    for name, field in type(model).model_fields.items():
+    for name, limit in _marks(type(model)).items():
         value = getattr(model, name)
-        yield from ((prefix + name, limit, _size(value)) for limit in _limits(field) if value is not None)
+        if limit is not None and value is not None:
+            yield prefix + name, limit, _size(value)
         yield from _children(value, f"{prefix}{name}.")
 
 
@@ -67,8 +68,16 @@ def _children(value: Any, prefix: str) -> Iterator[tuple[str, str, int]]:
             yield from _children(child, f"{prefix}{at}.")
 
 
-def _limits(field: FieldInfo) -> Iterator[str]:
-    return (mark.name for mark in field.metadata if isinstance(mark, Limit))
+@cache
+def _marks(model: type[BaseModel]) -> dict[str, str | None]:
+    """The limit of every field; a field that may be None has its mark inside of the union."""
+    found: dict[str, str | None] = {}
+    for name, field in model.model_fields.items():
+        marks = list(field.metadata)
+        for branch in get_args(field.annotation):
+            marks += getattr(branch, "__metadata__", ())
+        found[name] = next((mark.name for mark in marks if isinstance(mark, Limit)), None)
+    return found
 
 
 def _size(value: Any) -> int:

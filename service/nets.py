@@ -50,7 +50,9 @@ def load_encoder(cache: Path) -> LoadEncoder:
 class DenseNets:
     """Dense encoders by name."""
 
-    def __init__(self, settings: Settings, workers: Workers, metrics: Metrics, load: LoadEncoder) -> None:
+    def __init__(
+        self, settings: Settings, workers: Workers, load: LoadEncoder, metrics: Metrics | None = None
+    ) -> None:
         self.errors: dict[str, str] = {}  # why an encoder that was asked for is not there
         self._settings = settings
         self._workers = workers
@@ -111,7 +113,7 @@ class DenseNets:
             most=settings.batch_texts,
             limit=settings.queued_tokens,
             name=name,
-            observer=NetMetrics(self._metrics, name),
+            observer=None if self._metrics is None else NetMetrics(self._metrics, name),
         )
         await batcher.start()
         await batcher.encode(["first forwards are slow"], kind="query")

@@ -4,66 +4,72 @@ Runs in one worker thread for a whole page, since it reads mapped files. Only wh
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-from service.schema import Hit, SearchRequest
+from indexer.segment.highlight import highlights
+from indexer.segment.store import Store
+from service.schema import Hit, SearchRequest, Shown
 from service.stages import AnyStage, Bm25, Fuse
 from service.types import Hits, Search
+
+Marker = Callable[[str], list[str]]  # a passage's text to fragments with the question's words marked
 
 
 def present(search: Search, stages: Sequence[AnyStage], hits: Hits, request: SearchRequest) -> list[Hit]:
     """The page's hits in order, with the fields that were asked for."""
-    parts, rows = search.snapshot.locate(hits.seqs)
-    shown: list[Hit] = []
-    for place, (part, row) in enumerate(zip(parts.tolist(), rows.tolist(), strict=True)):
-        hit: Hit = {
-            "id": "",
-            "score": float(hits.scores[place]),
-            "scores": {name: float(s[place]) for name, s in hits.raw.items() if not math.isnan(s[place])},
-        }
-        _fill(hit, search, part, row, request)
-        shown.append(hit)
-    if request.explain:
-        _explain(shown, search, stages, hits)
+    lexical = next(_lexical(stages), None)
+    marker = _marker(search, lexical) if request.highlight else None
+    shown = _hits(search, hits, request.fields, marker)
+    if request.explain and lexical is not None:
+        for hit, terms in zip(shown, lexical.explain(search, hits.seqs), strict=True):
+            hit["explanation"] = {lexical.stage: terms}
     return shown
 
 
-def _fill(hit: Hit, search: Search, part: int, row: int, request: SearchRequest) -> None:
-    store = search.snapshot.parts[part].segment.store
+def _hits(search: Search, hits: Hits, fields: Sequence[Shown], marker: Marker | None) -> list[Hit]:
+    parts, rows = search.snapshot.locate(hits.seqs)
+    shown = []
+    for place, (part, row) in enumerate(zip(parts.tolist(), rows.tolist(), strict=True)):
+        hit = _hit(search.snapshot.parts[part].segment.store, row, fields, marker)
+        hit["score"] = float(hits.scores[place])
+        hit["scores"] = {name: float(s[place]) for name, s in hits.raw.items() if not math.isnan(s[place])}
+        shown.append(hit)
+    return shown
+
+
+def _hit(store: Store, row: int, fields: Sequence[Shown], marker: Marker | None) -> Hit:
     number = int(store.document_of_row[row])
-    if not request.fields and not request.highlight:
-        hit["id"] = store.id(number)
-        return
+    hit: Hit = {"id": store.id(number), "score": 0.0, "scores": {}}
+    if not fields and marker is None:
+        return hit
     document = store.document(number)
-    hit["id"] = document["id"]
     start, end = store.spans[row].tolist()
     passage = document["text"][start:end]
-    if "passage" in request.fields:
+    if "passage" in fields:
         hit["passage"] = {"start": start, "end": end, "text": passage}
-    if "title" in request.fields:
+    if "title" in fields:
         hit["title"] = document["title"]
-    if "text" in request.fields:
+    if "text" in fields:
         hit["text"] = document["text"]
-    if "metadata" in request.fields:
+    if "metadata" in fields:
         hit["metadata"] = document["metadata"]
-    if request.highlight:
-        hit["highlights"] = _highlights(search, passage)
+    if marker is not None:
+        hit["highlights"] = marker(passage)
+    return hit
 
 
-def _highlights(search: Search, passage: str) -> list[str]:
-    index = search.snapshot.full_text()
-    return [] if index is None else index.highlights(search.query, passage)
-
-
-def _explain(shown: list[Hit], search: Search, stages: Sequence[AnyStage], hits: Hits) -> None:
-    stage = next(_lexical(stages), None)
-    if stage is None:
-        return
-    for hit, terms in zip(shown, stage.explain(search, hits.seqs), strict=True):
-        hit["explanation"] = {stage.stage: terms}
+def _marker(search: Search, lexical: Bm25 | None) -> Marker:
+    """How a passage is highlighted: by the question's terms, or by what full syntax asks for."""
+    snapshot = search.snapshot
+    index = snapshot.fulltext()
+    if lexical is not None and lexical.query_syntax == "full" and index is not None:
+        return partial(index.highlights, search.query)
+    return partial(highlights, snapshot.analyzer, frozenset(snapshot.analyzer.analyze(search.query)))
 
 
 def _lexical(stages: Sequence[AnyStage]) -> Iterator[Bm25]:
+    """The bm25 stages of a pipeline, those inside of fusion included."""
     for stage in stages:
         if isinstance(stage, Bm25):
             yield stage

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from indexer.segment.fulltext import FullText
 from numpy.typing import NDArray
 
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.dense import Dense
+from indexer.segment.fulltext import Fulltext
 from indexer.segment.lexical import Lexical
 from indexer.segment.manifest import CollectionSchema, Manifest, SegmentEntry, Statistics
 from indexer.segment.segment import Segment, open_segment
@@ -57,7 +57,7 @@ class Snapshot:
     manifest: Manifest
     parts: tuple[Part, ...]
     analyzer: Analyzer
-    _full_text: "_Lazy" = field(repr=False)
+    _fulltext: "_Lazy" = field(repr=False)
     _frequencies: dict[str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -65,7 +65,7 @@ class Snapshot:
         """Open what `manifest` names; parts and segments of `known` are shared. CorruptFile, OSError."""
         parts = tuple(_open_part(directory, entry, known) for entry in manifest.segments)
         analyzer = known.analyzer if known is not None else Analyzer(manifest.schema_.language)
-        return cls(directory, manifest, parts, analyzer, _Lazy(directory, manifest))
+        return cls(directory, manifest, parts, analyzer, _Lazy(directory, manifest, analyzer))
 
     @property
     def generation(self) -> int:
@@ -82,13 +82,13 @@ class Snapshot:
         """Counts of what is alive."""
         return self.manifest.statistics
 
-    def full_text(self) -> FullText | None:
+    def fulltext(self) -> Fulltext | None:
         """Return tantivy's index of this generation; None before the first document."""
-        return self._full_text.get()
+        return self._fulltext.get()
 
     def superseded(self) -> None:
         """Let go of what can be opened again; searches that hold it keep it until they end."""
-        self._full_text.forget()
+        self._fulltext.forget()
 
     def locate(self, seqs: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """Part and row of every passage; all must be in this snapshot."""
@@ -147,19 +147,21 @@ def _open_part(directory: Path, entry: SegmentEntry, known: Snapshot | None) -> 
 class _Lazy:
     """tantivy's index of a generation, opened by whoever needs it first."""
 
-    def __init__(self, directory: Path, manifest: Manifest) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, analyzer: Analyzer) -> None:
         self._directory = directory
         self._manifest = manifest
+        self._analyzer = analyzer
         self._lock = threading.Lock()
-        self._opened: FullText | None = None
+        self._opened: Fulltext | None = None
 
-    def get(self) -> FullText | None:
+    def get(self) -> Fulltext | None:
         lexical = self._manifest.lexical
         if lexical is None:
             return None
         with self._lock:
             if self._opened is None:
-                self._opened = FullText(self._directory / lexical.directory, self._manifest.schema_.language)
+                boost = self._manifest.schema_.title_boost
+                self._opened = Fulltext(self._directory / lexical.directory, self._analyzer, boost)
             return self._opened
 
     def forget(self) -> None:

@@ -105,6 +105,16 @@ class Search:
         budget = float("inf") if budget_ms is None else time.monotonic() + budget_ms / 1000
         return replace(self, deadline=min(self.deadline, budget), notes=Notes())
 
+    def may_find(self, seqs: Seqs) -> Mask:
+        """Which of these passages are alive and match the filter."""
+        parts, rows = self.snapshot.locate(seqs)
+        found = np.ones(len(seqs), np.bool_)
+        for part, mask in enumerate(self.allowed):
+            if mask is not None:
+                inside = parts == part
+                found[inside] = mask[rows[inside]]
+        return found
+
     def check_time(self) -> None:
         """For loops in worker threads, which nobody can interrupt: DeadlineError once time is up."""
         if time.monotonic() > self.deadline:

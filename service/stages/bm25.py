@@ -22,6 +22,8 @@ from service.snapshot import Snapshot
 from service.stages.retrieved import retrieved
 from service.types import Hits, Search, Stage
 
+_OWN = "The collection's by default; of no effect on `full` syntax."
+
 
 class Question(NamedTuple):
     """A question's terms, each once, their weights (frequency in it times idf), and the parameters."""
@@ -40,11 +42,11 @@ class Bm25(Stage):
     stage: Literal["bm25"] = "bm25"
     k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(1000, description="Hits found.")
     query_syntax: Literal["plain", "full"] = Field(
-        "plain", description="`full`: phrases, AND, OR, NOT, prefixes and fields, as tantivy reads them."
+        "plain", description="`full`: phrases, AND, OR, NOT, prefixes and fields, scored by tantivy."
     )
-    k1: float | None = Field(None, ge=0, le=10, description="The collection's by default.")
-    b: float | None = Field(None, ge=0, le=1, description="The collection's by default.")
-    title_boost: float | None = Field(None, ge=0, le=100, description="The collection's by default.")
+    k1: float | None = Field(None, ge=0, le=10, description=_OWN)
+    b: float | None = Field(None, ge=0, le=1, description=_OWN)
+    title_boost: float | None = Field(None, ge=0, le=100, description=_OWN)
 
     async def __call__(self, search: Search, hits: Hits) -> Hits:
         """Search every part of the snapshot in one thread."""
@@ -70,6 +72,12 @@ class Bm25(Stage):
             rows, scores = part.lexical.search(terms, question.weights, *question.parameters, self.k, allowed)
             found.append((part.segment.store.seqs[rows], scores))
         return retrieved(self.stage, found, self.k)
+
+    def _full(self, search: Search) -> Hits:
+        index = search.snapshot.fulltext()
+        if index is None:
+            return retrieved(self.stage, [], self.k)
+        return retrieved(self.stage, [index.search(search.query, self.k, search.may_find)], self.k)
 
     def _question(self, snapshot: Snapshot, query: str) -> Question:
         counts = Counter(snapshot.analyzer.analyze(query))

@@ -11,8 +11,8 @@ only when all fail does fusion.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class Fuse(Stage):
 
     async def __call__(self, search: Search, hits: Hits) -> Hits:
         """Run the inputs and fuse what they found."""
-        outcomes = await asyncio.gather(*(run(stages, search) for stages in self.inputs))
+        outcomes = await _side_by_side([run(stages, search) for stages in self.inputs])
         self._note(search, outcomes)
         weights = self.weights or (1 / len(self.inputs),) * len(self.inputs)
         found = [(o.hits, w) for o, w in zip(outcomes, weights, strict=True) if o.failure is None]
@@ -72,6 +72,16 @@ class Fuse(Stage):
                     search.notes.reasons.append(
                         f"{account['stage']} {account['status']}: {account['reason']}"
                     )
+
+
+async def _side_by_side(runs: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
+    """Every outcome; an error that is no stage's, a malformed question say, ends the other runs."""
+    tasks = [asyncio.ensure_future(each) for each in runs]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def fuse(inputs: Sequence[Hits], scores: Sequence[NDArray[np.float64]], k: int) -> Hits:

@@ -1,7 +1,8 @@
-"""Fusion on hand-made hits. The figures of the first two tests are worked out in the papers' terms by hand."""
+"""Fusion on hand-made hits; every figure can be worked out by hand."""
 
 import asyncio
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -49,12 +50,11 @@ async def test_what_an_input_did_not_find_counts_nothing():
 
 async def test_every_raw_score_is_kept():
     found = await fused(given_twice({A: 12, B: 9}, {B: 0.5, C: 0.25}))
-    raw = dict(
-        zip(found.seqs.tolist(), np.stack([found.raw["one"], found.raw["two"]], 1).tolist(), strict=True)
-    )
-    assert raw[B] == [9, 0.5]
-    assert raw[A][0] == 12
-    assert np.isnan(raw[A][1])
+    row = {seq: row for row, seq in enumerate(found.seqs.tolist())}
+    assert (found.raw["one"][row[A]], found.raw["one"][row[B]]) == (12, 9)
+    assert (found.raw["two"][row[B]], found.raw["two"][row[C]]) == (0.5, 0.25)
+    assert np.isnan(found.raw["two"][row[A]])
+    assert np.isnan(found.raw["one"][row[C]])
 
 
 async def test_two_inputs_of_the_same_kind_have_names_of_their_own():
@@ -78,11 +78,8 @@ def test_scores_without_a_difference_are_zero(values: list[float]):
 
 
 async def test_a_failed_input_is_left_out_and_said():
-    stage = given_twice({A: 2, B: 1}, {})
-    stage = stage.model_copy(
-        update={"inputs": (stage.inputs[0], (Given(stage="two", failure="no weights"),))}
-    )
-    outcome = await run([stage], search())
+    inputs = ((Given(found={A: 2, B: 1}),), (Given(stage="two", failure="no weights"),))
+    outcome = await run([Fuse.model_construct(inputs=inputs, budget_ms=None)], search())
     assert scores(outcome.hits) == {A: 0.5, B: 0.0}
     (account,) = outcome.accounts
     assert (account["status"], account["reason"]) == ("degraded", "two skipped: no weights")
@@ -128,10 +125,8 @@ POSITIVE = st.dictionaries(st.integers(0, 20), st.floats(0, 100, width=32), max_
 def test_a_ranking_fused_with_itself_keeps_its_order(one: dict[int, float]):
     ranking = hits(one)
     found = fuse([ranking, ranking], [minmax(ranking.scores)] * 2, 100)
-    order = dict(zip(found.seqs.tolist(), found.scores.tolist(), strict=True))
-    assert all(
-        order[a] >= order[b] for a, b in zip(ranking.seqs.tolist(), ranking.seqs.tolist()[1:], strict=False)
-    )
+    score, order = scores(found), ranking.seqs.tolist()
+    assert all(score[better] >= score[worse] for better, worse in pairwise(order))
 
 
 @given(POSITIVE, POSITIVE)

@@ -66,7 +66,7 @@ def test_stages_in_an_order_that_makes_no_sense_are_refused(stages: list[Bm25], 
 
 @pytest.mark.parametrize("stages", [[Dense()], [Fuse(inputs=((Bm25(),), (Dense(),)))]])
 def test_a_component_that_the_collection_lacks_is_named_with_what_to_do(stages: list[Dense]):
-    with pytest.raises(ComponentError, match="needs the component 'dense'.*PUT /v1/collections"):
+    with pytest.raises(ComponentError, match=r"needs the component 'dense'.*PUT /v1/collections"):
         check(stages, WORDS, Limits())
 
 
