@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from service.evaluation import Qrels, Report
 
 DEFAULT_PIPELINES = ("bm25", "dense", "hybrid")
+MEASURE_NAMES = ("nDCG@10", "MRR@10", "Recall@100", "MAP")
 
 
 @dataclass(frozen=True)
@@ -114,27 +116,38 @@ def _show(dataset: str, queries: int, reports: "Mapping[str, Report]") -> None:
     console.print(_measures_table(f"{dataset}, {queries} queries", reports))
     console.print(_stages_table(reports))
     if len(reports) > 1:
-        console.print(f"p: paired randomisation test against {next(iter(reports))}, two-sided, uncorrected.")
+        console.print(_p_table(reports))
 
 
 def _measures_table(title: str, reports: "Mapping[str, Report]") -> Table:
-    measures = list(next(iter(reports.values())).measures)
-    table = Table("pipeline", *measures, "p50 ms", "p95 ms", "degraded", title=title, title_justify="left")
+    table = _table("pipeline", *MEASURE_NAMES, "p50 ms", "p95 ms", "degraded", title=title)
     for name, report in reports.items():
-        values = [_with_p(report, measure) for measure in measures]
+        values = [f"{report.measures[measure]:.3f}" for measure in MEASURE_NAMES]
         latency = [f"{report.latency.p50_ms:.1f}", f"{report.latency.p95_ms:.1f}"]
         table.add_row(name, *values, *latency, str(report.degraded))
     return table
 
 
-def _with_p(report: "Report", measure: str) -> str:
-    p = "" if report.p_values is None else f" (p {report.p_values[measure]:.3f})"
-    return f"{report.measures[measure]:.3f}{p}"
+def _p_table(reports: "Mapping[str, Report]") -> Table:
+    first, *others = reports
+    title = f"p of the difference to {first} (paired randomisation, two-sided, uncorrected)"
+    table = _table("pipeline", *MEASURE_NAMES, title=title)
+    for name in others:
+        p_values = reports[name].p_values or {}
+        table.add_row(name, *(f"{p_values[measure]:.4f}" for measure in MEASURE_NAMES))
+    return table
+
+
+def _table(first: str, *numbers: str, title: str | None = None) -> Table:
+    table = Table(first, title=title, title_justify="left", box=SIMPLE)
+    for number in numbers:
+        table.add_column(number, justify="right")
+    return table
 
 
 def _stages_table(reports: "Mapping[str, Report]") -> Table:
-    table = Table("pipeline", "stage", "p50 ms", "p95 ms")
+    table = _table("stage", "p50 ms", "p95 ms")
     for name, report in reports.items():
         for stage, latency in report.stages.items():
-            table.add_row(name, stage, f"{latency.p50_ms:.2f}", f"{latency.p95_ms:.2f}")
+            table.add_row(f"{name}: {stage}", f"{latency.p50_ms:.2f}", f"{latency.p95_ms:.2f}")
     return table
