@@ -15,7 +15,8 @@ class Lock:
     """Holds a collection's lock from the moment it is made until `release`."""
 
     def __init__(self, collection: Path) -> None:
-        self._file = (collection / LOCK).open("a+")
+        self._path = collection / LOCK
+        self._file = self._path.open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -35,6 +36,13 @@ class Lock:
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
+
+    def stands(self) -> bool:
+        """Whether the file is still the collection's: not if it was dropped, or another has its name."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Let the next writer in."""
