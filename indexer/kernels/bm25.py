@@ -46,9 +46,7 @@ def search(
     """
     here, ends, weight = _open_lists(starts, terms, weights)
     sums = np.zeros(WINDOW, np.float32)
-    touched = np.empty(
-        WINDOW + 1, np.int64
-    )  # one more, since a place is written before it is known to be new
+    touched = np.empty(WINDOW + 1, np.int32)  # a place is written before it is known to be new: one more
     keys, size, bar = np.empty(room_for(k), np.uint64), 0, np.float32(0)
     while len(here) > 0:
         base = np.int64(rows[here].min())
@@ -58,10 +56,10 @@ def search(
             for p in range(here[i], stop):
                 place = np.int64(rows[p]) - base
                 x = _frequency(tf[p], title_tf[p], title_boost)
-                part = _contribution(weight[i], x, norms[rows[p]], ceiling)
-                touched[count] = place
-                count += (sums[place] == 0) & (part > 0)
-                sums[place] += part
+                if x > 0:
+                    touched[count] = place
+                    count += sums[place] == 0
+                    sums[place] += _contribution(weight[i], x, norms[rows[p]], ceiling)
             here[i] = stop
         for i in range(count):
             place = touched[i]
@@ -96,27 +94,25 @@ def contributions(
             end = starts[terms[i] + 1]
             p = _first_from(rows, starts[terms[i]], end, row)
             if p < end and rows[p] == row:
-                parts[i] = _contribution(
-                    weights[i], _frequency(tf[p], title_tf[p], title_boost), norm, ceiling
-                )
+                x = _frequency(tf[p], title_tf[p], title_boost)
+                if x > 0:
+                    parts[i] = _contribution(weights[i], x, norm, ceiling)
     return parts
 
 
 @njit(nogil=True, cache=True)
 def _frequency(tf: Int, title_tf: Int, title_boost: Real) -> np.float32:
+    """A term's frequency in a passage; 0 for a term in the title alone whose boost is zero."""
     return np.float32(tf) + np.float32(title_boost) * np.float32(title_tf)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _contribution(weight: Real, x: Real, norm: Real, ceiling: Real) -> np.float32:
-    """What a frequency adds to a score: a multiple of the quantum, and at least one if there is any.
+    """What a frequency above zero adds to a score: a multiple of the quantum, and at least one.
 
     Adding and taking off a power of two above the value leaves the bits that float32 has beside it.
-    A frequency of zero is that of a term in a title whose boost is zero.
     """
     top = np.float32(ceiling)
-    if x == 0:
-        return np.float32(0)
     exact = np.float32(weight) * (np.float32(x) / (np.float32(x) + np.float32(norm)))
     return max((exact + top) - top, top * np.float32(2.0**-23))
 
