@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -16,13 +16,19 @@ MOST_WAITS = 100  # for a busy service, before giving up
 
 
 class Client:
-    """A connection to one service. `transport` is for tests."""
+    """A connection to one service, for use in a `with` statement."""
 
-    def __init__(
-        self, url: str, api_key: str | None = None, transport: httpx.BaseTransport | None = None
-    ) -> None:
+    def __init__(self, url: str, api_key: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=60.0, transport=transport)
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=60.0)
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close its connections."""
+        self._http.close()
 
     def is_ready(self) -> bool:
         """Return whether the service is there and can serve retrieval."""

@@ -52,9 +52,8 @@ def _through_service(
     from service.commands.client import Client
     from service.commands.watch import Watch
 
-    client = Client(url, api_key)
-    client.ensure_collection(collection, schema)
-    with progress_bar() as progress:
+    with Client(url, api_key) as client, progress_bar() as progress:
+        client.ensure_collection(collection, schema)
         watch = Watch(progress, client.job, total)
         for job, documents in client.upload(collection, read_documents(source)):
             watch.add(job, documents)

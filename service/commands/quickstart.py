@@ -5,6 +5,7 @@ service's own API while it already answers. How many documents were accepted is 
 are, so a start that was interrupted goes on where it was; what was accepted is in the log and needs no help.
 """
 
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -44,29 +45,30 @@ def quickstart(host: Host = None, port: Port = None, data_dir: Directory = None)
 def _guide(settings: "Settings", server: "uvicorn.Server", address: str, console: Console) -> None:
     """Beside the server: wait until it is ready, fill it if that is to be done, and say what to try."""
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    client = Client(address, key)
     try:
-        _wait_until_ready(client, server)
-        console.print(f"Winnow answers at {address}")
-        _fill(client, settings.data_dir / "python-documents-sent", console)
-        console.print(_invitation(client, address, needs_key=key is not None), soft_wrap=True, markup=False)
+        with Client(address, key) as client:
+            _wait_until_ready(client, server)
+            console.print(f"Winnow answers at {address}")
+            fill(client, settings.data_dir / "python-documents-sent", console)
+            invitation = _invitation(client, address, needs_key=key is not None)
+            console.print(invitation, soft_wrap=True, markup=False)
     except CommandError as error:
         if not server.should_exit:
             print_error(error)
 
 
 def _wait_until_ready(client: Client, server: "uvicorn.Server") -> None:
-    import time
-
     while not client.is_ready():
         if server.should_exit:
             raise CommandError("the service stopped before it was ready")
         time.sleep(0.1)
 
 
-def _fill(client: Client, sent_file: Path, console: Console) -> None:
+def fill(client: Client, sent_file: Path, console: Console) -> None:
     """Index the documentation if there is nothing yet, or go on with it; else show what is still underway."""
-    if not client.collections():
+    names = {collection["name"] for collection in client.collections()}
+    if not names or (sent_file.exists() and COLLECTION not in names):
+        sent_file.parent.mkdir(parents=True, exist_ok=True)
         sent_file.write_text("0")
         client.ensure_collection(COLLECTION, {})
     unfinished = client.unfinished_jobs(COLLECTION)

@@ -29,7 +29,8 @@ def search(
     if url is not None:
         from service.commands.client import Client
 
-        answer = Client(url, api_key).search(collection, request)
+        with Client(url, api_key) as client:
+            answer = client.search(collection, request)
     else:
         from service.commands.local import search_locally
 

@@ -1,0 +1,269 @@
+"""The commands as a user types them, on a corpus of four documents and without a net where none is needed."""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from typer.testing import CliRunner, Result
+
+from indexer.collection import collection_path, create_collection
+from indexer.lock import Lock
+from indexer.segment.manifest import CollectionSchema
+from indexer.sources import read_documents
+from indexer.worker import Worker, drain
+from service.app import create_app
+from service.cli import app
+from service.commands import quickstart
+from service.commands.client import Client
+from service.commands.common import stderr
+from service.commands.serve import listen
+from service.settings import Settings
+from tests.nets import WordOverlapEncoder
+
+TEXTS = {
+    "tides": "The moon pulls the sea and makes the tide.",
+    "rain": "Clouds rain on the sea.",
+    "cats": "A cat sleeps in the sun.",
+    "dogs": "A dog swims in the sea.",
+}
+LEXICAL = '{"components": ["bm25"]}'
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A BEIR folder in which every question has its answer."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    lines = [json.dumps({"_id": key, "title": "", "text": text}) for key, text in TEXTS.items()]
+    (folder / "corpus.jsonl").write_text("\n".join(lines))
+    queries = {"q1": "moon tide", "q2": "rain clouds", "q3": "cat", "unjudged": "dog"}
+    (folder / "queries.jsonl").write_text(
+        "\n".join(json.dumps({"_id": key, "text": text}) for key, text in queries.items())
+    )
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\ttides\t1\nq2\train\t1\nq3\tcats\t1\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine reaches a command, and no command reaches the user's cache."""
+    for name in ("WINNOW_API_KEY", "WINNOW_DATA_DIR", "WINNOW_HOST", "WINNOW_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # Commands set these for their process where they are unset, and this process is that of all tests.
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR", ""))
+
+
+def winnow(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def succeeded(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def index(corpus: Path, data: Path, *more: str) -> Result:
+    return winnow("index", corpus, "-c", "four", "--data-dir", data, "--schema", LEXICAL, *more)
+
+
+def search(data: Path, query: str) -> list[str]:
+    answer = winnow("search", query, "-c", "four", "--data-dir", data, "--json")
+    return [hit["id"] for hit in json.loads(succeeded(answer))["hits"]]
+
+
+@pytest.mark.parametrize(
+    "command", ["serve", "worker", "index", "search", "evaluate", "inspect", "quickstart"]
+)
+def test_every_command_explains_itself(command: str):
+    text = succeeded(winnow(command, "--help"))
+    assert "Usage" in text
+
+
+def test_index_then_search(corpus: Path, tmp_path: Path):
+    assert "4 documents are in collection 'four'" in index(corpus, tmp_path / "data").stderr
+    assert search(tmp_path / "data", "moon tide") == ["tides"]
+    shown = succeeded(winnow("search", "moon tide", "-c", "four", "--data-dir", tmp_path / "data"))
+    assert "1. tides" in shown
+    assert "pulls the sea" in shown
+
+
+def test_indexing_again_replaces(corpus: Path, tmp_path: Path):
+    index(corpus, tmp_path / "data")
+    (corpus / "corpus.jsonl").write_text('{"id": "tides", "text": "Nothing of the kind."}')
+    succeeded(index(corpus, tmp_path / "data"))
+    assert search(tmp_path / "data", "moon tide") == []
+    assert search(tmp_path / "data", "rain") == ["rain"]
+
+
+def test_indexing_beside_a_worker_waits_for_it(corpus: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    directory = create_collection(data, "four", CollectionSchema(components=("bm25",)))
+    lock = Lock(directory)
+
+    def other_worker() -> None:
+        lock.release()
+        drain(data, "four")
+
+    timer = threading.Timer(0.5, other_worker)
+    timer.start()
+    result = index(corpus, data)
+    timer.join()
+    assert "A worker has this collection" in result.stderr
+    assert search(data, "cat") == ["cats"]
+
+
+def test_a_bad_source_is_one_sentence(corpus: Path, tmp_path: Path):
+    (corpus / "corpus.jsonl").write_text('{"id": "a"}')
+    result = index(corpus, tmp_path / "data")
+    assert result.exit_code == 1
+    assert "corpus.jsonl:1: text: Field required" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["index", "missing", "-c", "four"], 1, "missing does not exist"),
+        (["search", "tide", "-c", "none"], 1, "there is no collection 'none'"),
+        (["search", "tide", "-c", "four", "--url", "http://127.0.0.1:9"], 1, "no service answers"),
+        (["inspect"], 1, "has no collection"),
+        (["index", "corpus", "-c", "../x"], 1, "cannot name a collection"),
+        (["index", "corpus", "-c", "four", "--schema", "[]"], 2, "must be a JSON object"),
+        (["index", "corpus", "-c", "four", "--schema", '{"k1": -1}'], 1, "k1: "),
+        (["serve", "--host", "0.0.0.0"], 2, "without an API key"),
+        (["evaluate", "corpus", "--pipeline", "magic"], 2, "there is no pipeline 'magic'"),
+    ],
+)
+def test_errors_say_what_to_do(
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    message: str,
+):
+    monkeypatch.chdir(corpus.parent)
+    result = winnow(*arguments)
+    assert result.exit_code == code, result.output
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_inspect_counts_and_finds_a_flipped_byte(corpus: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    index(corpus, data)
+    text = succeeded(winnow("inspect", "--data-dir", data, "--verify"))
+    assert "4 documents, 4 passages, 0 operations waiting" in " ".join(text.split())
+    assert "Every file matches" in text
+
+    victim = next(collection_path(data, "four").glob("segments/*/lexical*"))
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    result = winnow("inspect", "--data-dir", data, "--verify")
+    assert result.exit_code == 1
+    assert victim.name in result.stdout.replace("\n", "")
+
+
+def test_evaluate_prints_json_and_nothing_else(corpus: Path):
+    result = json.loads(succeeded(winnow("evaluate", corpus, "--pipeline", "bm25", "--json")))
+    assert result["dataset"] == "corpus"
+    report = result["pipelines"]["bm25"]
+    assert set(report) == {"nDCG@10", "MRR@10", "Recall@100", "MAP", "p50_ms", "p95_ms", "degraded"}
+    assert (report["nDCG@10"], report["degraded"]) == (1.0, 0)
+
+
+def test_evaluate_shows_a_table(corpus: Path):
+    text = succeeded(winnow("evaluate", corpus, "--pipeline", "bm25", "--queries", "2"))
+    assert "corpus, 2 queries" in text
+    assert "bm25: group" in text
+
+
+@contextmanager
+def served(data: Path, encoder: WordOverlapEncoder | None = None) -> Iterator[str]:
+    """A service on a free port, and a worker beside it."""
+    load = lambda _: encoder or WordOverlapEncoder()  # noqa: E731
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(Settings(data_dir=data, worker="external"), load=load), log_level="warning")
+    )
+    listening = listen("127.0.0.1", 0)
+    stop = threading.Event()
+
+    def work() -> None:
+        worker = Worker(data, load)
+        while not stop.is_set():
+            if not worker.turn():
+                stop.wait(0.02)
+        worker.close()
+
+    threads = [threading.Thread(target=work), threading.Thread(target=server.run, args=([listening],))]
+    for thread in threads:
+        thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        stop.set()
+        server.should_exit = True
+        for thread in threads:
+            thread.join()
+
+
+def test_index_and_search_through_a_service(corpus: Path, tmp_path: Path):
+    with served(tmp_path / "data") as url:
+        result = winnow("index", corpus, "-c", "four", "--url", url)
+        assert "4 documents are in collection 'four'" in result.stderr
+        answer = json.loads(succeeded(winnow("search", "cat sleeps", "-c", "four", "--url", url, "--json")))
+        assert answer["hits"][0]["id"] == "cats"
+        assert answer["stages"][0]["stage"] == "fuse"
+        failed = winnow("search", "cat", "-c", "four", "--url", url, "--pipeline", "magic")
+        assert failed.exit_code == 1
+        assert "there is no pipeline 'magic'" in failed.stderr
+
+
+@pytest.fixture
+def documentation(monkeypatch: pytest.MonkeyPatch, corpus: Path) -> None:
+    """Four documents in place of those of the installed packages."""
+    monkeypatch.setattr("indexer.python_docs.python_documents", lambda: read_documents(corpus))
+
+
+@pytest.mark.usefixtures("documentation")
+def test_a_first_run_indexes_and_a_second_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    sent = tmp_path / "sent"
+    with served(tmp_path / "data") as url, Client(url) as client:
+        quickstart.fill(client, sent, stderr())
+        assert [(c["name"], c["documents"], c["generation"]) for c in client.collections()] == [
+            ("python", 4, 1)
+        ]
+        assert not sent.exists()
+        assert "4/4" in capsys.readouterr().err
+
+        quickstart.fill(client, sent, stderr())
+        assert client.collections()[0]["generation"] == 1
+        assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("documentation")
+def test_a_first_run_that_was_interrupted_goes_on(tmp_path: Path):
+    sent = tmp_path / "sent"
+    sent.write_text("3")  # as if killed after three were accepted
+    with served(tmp_path / "data") as url, Client(url) as client:
+        client.ensure_collection("python", {})
+        quickstart.fill(client, sent, stderr())
+        assert client.collections()[0]["documents"] == 1
+        assert client.search("python", {"query": "dog"})["hits"][0]["id"] == "dogs"
+        assert not sent.exists()
+
+
+@pytest.mark.usefixtures("documentation")
+def test_other_collections_are_left_alone(tmp_path: Path):
+    with served(tmp_path / "data") as url, Client(url) as client:
+        client.ensure_collection("mine", {})
+        quickstart.fill(client, tmp_path / "sent", stderr())
+        assert [c["name"] for c in client.collections()] == ["mine"]
