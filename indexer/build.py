@@ -107,11 +107,11 @@ def build_segment(
 
 
 def fresh_directory(directory: Path, name: str) -> Path:
-    """Make the directory of a new segment, empty."""
+    """Make the directory of a new segment, empty. FileNotFoundError if the collection is gone."""
     path = directory / "segments" / name
     if path.exists():
         shutil.rmtree(path)
-    path.mkdir(parents=True)
+    path.mkdir()
     return path
 
 

@@ -109,9 +109,8 @@ class Worker:
             del self._pauses[name]
 
     def _pause(self, name: str, error: Exception) -> None:
-        self._let_go(list_collections(self.root))
-        if not collection_path(self.root, name).exists():
-            return
+        if self._dropped(name):
+            return  # the next turn lets go of it
         before = self._pauses.get(name)
         seconds = min(2 * before.seconds, LONGEST_PAUSE) if before else SHORTEST_PAUSE
         reason = str(error) or type(error).__name__
@@ -119,6 +118,11 @@ class Worker:
             logger.error("%s: %s; trying again from time to time", name, reason, exc_info=_trace(error))
             self._report(name, error, reason)
         self._pauses[name] = Pause(reason, seconds, time.monotonic() + seconds)
+
+    def _dropped(self, name: str) -> bool:
+        if name in self._feeders:
+            return not self._feeders[name].writer.lock.stands()
+        return not collection_path(self.root, name).exists()
 
     def _report(self, name: str, error: Exception, reason: str) -> None:
         """Show the reason on the collection's jobs, unless another worker is at them."""

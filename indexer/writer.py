@@ -5,6 +5,7 @@ by one rename. So whatever happens before the rename leaves the old generation, 
 swept. After an error memory may be ahead of the disk: everything is read again before the next change.
 """
 
+import errno
 import logging
 import time
 from collections import deque
@@ -157,6 +158,8 @@ class Writer:
             self._text = None
 
     def _publish(self, parts: Sequence[Part], **changes: Any) -> None:
+        if not self.lock.stands():  # or else these documents would come up in another collection of its name
+            raise FileNotFoundError(errno.ENOENT, "the collection was dropped", str(self.directory))
         kept = [self._with_tombstones(part) for part in parts if part.alive_rows]
         entries = tuple(part.entry for part in kept)
         manifest = self.manifest.successor(segments=entries, statistics=total(kept), **changes)

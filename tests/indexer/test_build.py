@@ -18,6 +18,11 @@ TIDES = Document(
 CATS = Document(id="c", text="Cats sleep.")
 
 
+@pytest.fixture(autouse=True)
+def collection(tmp_path: Path) -> None:
+    (tmp_path / "segments").mkdir()
+
+
 def build(
     tmp_path: Path, *documents: Document, first_seq: int = 0, **schema: object
 ) -> tuple[SegmentEntry, Segment]:
@@ -95,7 +100,7 @@ def test_components_decide_what_is_written(tmp_path: Path):
 
 def test_an_interrupted_build_is_replaced(tmp_path: Path):
     left = tmp_path / "segments" / "one" / "half"
-    left.parent.mkdir(parents=True)
+    left.parent.mkdir()
     left.write_bytes(b"rubbish")
     entry, _ = build(tmp_path, CATS)
     assert "half" not in entry.files

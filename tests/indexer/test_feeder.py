@@ -19,6 +19,7 @@ from indexer.feeder import Feeder
 from indexer.lock import Locked
 from indexer.queue.contract import Operation, Trial, delete, delete_where, upsert
 from indexer.queue.sqlite import SqliteLog
+from indexer.text_index import TextIndex
 from indexer.trial import TRIES
 from indexer.worker import drain
 from tests.indexer.reading import Reading, quick_directory
@@ -300,6 +301,28 @@ def test_a_full_disk_accuses_no_operation_and_heals(collection: Collection, size
     collection.drain()
     assert len(collection.read().ids()) == 51
     assert collection.log.dead_letters() == []
+
+
+def test_a_full_disk_in_the_full_text_index_is_no_operations_fault(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+):
+    collection.write(put("a"))
+    collection.drain()
+    collection.write(put("b", "some words"))
+    with collection.feeder() as feeder:
+        prepare = TextIndex.change
+
+        def change(*arguments: Any) -> Any:
+            with files_at_most(10):
+                return prepare(*arguments)
+
+        monkeypatch.setattr(TextIndex, "change", change)
+        with pytest.raises(OSError, match="full-text index"):
+            feeder.step()
+        monkeypatch.undo()
+        feeder.step()
+    assert collection.log.dead_letters() == []
+    assert collection.read().full_text("words") == ["a", "b"]
 
 
 def test_an_error_inside_leaves_the_feeder_able_to_go_on(collection: Collection):

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.batch import Batch
 from indexer.build import build_segment
 from indexer.document import Document
+from indexer.filters import parse
 from indexer.merge import MOST_SEGMENTS, Merge, Window, plan
 from indexer.part import Part, total
 from indexer.segment.analyzer import Analyzer
@@ -18,6 +20,11 @@ from indexer.segment.segment import open_segment, verify_files
 from tests.nets import WordOverlapEncoder
 
 SCHEMA = CollectionSchema(language="none", passage_tokens=16, overlap_sentences=0)
+
+
+@pytest.fixture(autouse=True)
+def collection(tmp_path: Path) -> None:
+    (tmp_path / "segments").mkdir()
 
 
 def entry(alive: int, dead: int = 0) -> SegmentEntry:
@@ -123,8 +130,6 @@ def test_nothing_alive_merges_to_nothing(tmp_path: Path):
 
 
 def test_deleting_by_filter_takes_whole_documents(tmp_path: Path):
-    from indexer.filters import parse
-
     part = built(tmp_path, "1", [document("a", 2), document("b")], 0)
     after = part.after(Batch(1, filters=(parse({"name": "a"}),)))
     assert after.dead.tolist() == [True, True, False]
