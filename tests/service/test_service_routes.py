@@ -1,0 +1,171 @@
+"""Probes, metrics, limits, the API key, and the errors of the framework itself."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.load import WeightsMissing
+from service.app import create_app
+from service.settings import Limits, Settings
+from tests.nets import WordOverlapEncoder
+from tests.running import Service, running
+
+
+async def ready(service: Service) -> None:
+    async with asyncio.timeout(60):
+        while service.state.warmup.pending:
+            await asyncio.sleep(0.01)
+
+
+def missing(name: str) -> Any:
+    raise WeightsMissing(f"{name} is not installed: pip install weights")
+
+
+async def test_it_is_alive_at_once_and_ready_when_warm(tmp_path: Path):
+    loading, loaded = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    def load(name: str) -> Any:
+        loading.set()
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(loaded, 10), loop).result()
+
+    loop = asyncio.get_running_loop()
+    async with running(tmp_path, load=load) as service:
+        assert (await service.ask("GET", "/livez"))["status"] == "alive"
+        problem = await service.ask("GET", "/readyz", 503)
+        assert "loading encoders" in problem["detail"]
+        loaded.set_result(WordOverlapEncoder())
+        await ready(service)
+        assert await service.ask("GET", "/readyz") == {"status": "ready", "reasons": []}
+        assert await service.ask("GET", "/health") == {"status": "ready", "reasons": []}
+
+
+async def test_without_weights_it_is_ready_and_says_what_is_missing(tmp_path: Path):
+    async with running(tmp_path, load=missing) as service:
+        await ready(service)
+        health = await service.ask("GET", "/readyz")
+        assert health["status"] == "degraded"
+        assert "pip install weights" in health["reasons"][0]
+
+
+async def test_without_weights_words_are_found_and_vectors_are_said_to_be_missing(tmp_path: Path):
+    async with running(tmp_path) as service:
+        await service.make()
+        await service.put([{"id": "a", "text": "moon"}])
+    async with running(tmp_path, load=missing) as service:
+        answer = await service.search("moon")
+        assert [hit["id"] for hit in answer["hits"]] == ["a"]
+        assert answer["degraded"] == ["dense"]
+        assert "pip install weights" in answer["stages"][0]["reason"]
+        problem = await service.search("moon", status=503, pipeline="dense")
+        assert problem["code"] == "encoder_unavailable"
+        assert "pip install weights" in problem["detail"]
+
+
+class OtherWeights(WordOverlapEncoder):
+    fingerprint = "other"
+
+
+async def test_vectors_of_other_weights_are_not_compared(tmp_path: Path):
+    async with running(tmp_path) as service:
+        await service.make()
+        await service.put([{"id": "a", "text": "moon"}])
+    async with running(tmp_path, load=lambda _: OtherWeights()) as service:
+        problem = await service.search("moon", status=503, pipeline="dense")
+        assert "encoded with word-overlap-64" in problem["detail"]
+
+
+async def test_weights_that_were_installed_meanwhile_are_found(tmp_path: Path):
+    answers: list[Callable[[str], Any]] = [missing, missing]
+
+    def load(name: str) -> Any:
+        return answers.pop(0)(name) if answers else WordOverlapEncoder()
+
+    async with running(tmp_path, load=load) as service:
+        await ready(service)
+        await service.make()
+        await service.put([{"id": "a", "text": "moon"}])
+        await service.search("moon", status=503, pipeline="dense")
+        assert await service.ids("moon", pipeline="dense") == ["a"]
+        assert (await service.ask("GET", "/readyz"))["status"] == "ready"
+
+
+async def test_metrics_count_requests_stages_and_forwards(service: Service):
+    await service.make()
+    await service.put([{"id": "a", "text": "moon"}])
+    await service.search("moon")
+    await service.client.get("/no/such/route")
+    text = (await service.client.get("/metrics")).text
+    for line in (
+        'winnow_requests_total{method="POST",route="/v1/collections/{name}/search",status="200"} 1.0',
+        'winnow_requests_total{method="GET",route="none",status="404"} 1.0',
+        'winnow_stage_seconds_count{stage="dense",status="ran"} 1.0',
+        'winnow_stage_seconds_count{stage="group",status="ran"} 1.0',
+        'winnow_generation{collection="c"} 1.0',
+        'winnow_documents{collection="c"} 1.0',
+        'winnow_queued_operations{collection="c"} 0.0',
+        "winnow_net_queued_tokens{",
+        "winnow_net_batch_texts_count{",
+    ):
+        assert line in text, line
+
+
+async def test_two_applications_do_not_share_their_metrics(tmp_path: Path):
+    async with running(tmp_path / "one") as one, running(tmp_path / "two") as two:
+        await one.ask("GET", "/livez")
+        assert "/livez" in (await one.client.get("/metrics")).text
+        assert "/livez" not in (await two.client.get("/metrics")).text
+
+
+async def test_limits_are_shown(service: Service):
+    shown = await service.ask("GET", "/v1/limits")
+    assert shown["limits"] == Limits().model_dump()
+    assert "en" in shown["languages"]
+    assert [stage["stage"] for stage in shown["pipelines"]["hybrid"]] == ["fuse", "group"]
+
+
+async def test_errors_of_the_framework_are_problems_too(service: Service):
+    response = await service.client.get("/nowhere")
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert (problem["status"], problem["code"], problem["title"]) == (404, "no_such_route", "Not Found")
+    assert problem["request_id"] == response.headers["x-request-id"]
+    response = await service.client.patch("/livez")
+    assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+    assert response.headers["allow"] == "GET"
+
+
+async def test_an_unforeseen_error_is_a_problem_with_a_request_id(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    async def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    await service.make()
+    monkeypatch.setattr(service.state.engine, "search", broken)
+    headers = {"X-Request-Id": "trace-1"}
+    response = await service.client.post("/v1/collections/c/search", json={"query": "moon"}, headers=headers)
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["request_id"] == response.headers["x-request-id"] == "trace-1"
+
+
+async def test_with_a_key_only_probes_are_open(tmp_path: Path):
+    async with running(tmp_path, api_key="sesame") as service:
+        for path in ("/livez", "/health"):
+            assert (await service.client.get(path)).status_code != 401
+        for path in ("/", "/metrics", "/openapi.json", "/v1/limits", "/v1/collections", "/nowhere"):
+            problem = await service.ask("GET", path, 401)
+            assert "Authorization: Bearer" in problem["detail"]
+        service.client.headers["Authorization"] = "Bearer sesame"
+        assert (await service.ask("GET", "/v1/collections")) == {"collections": []}
+        openapi = await service.ask("GET", "/openapi.json")
+        assert openapi["paths"]["/v1/collections"]["get"]["security"]
+        assert "401" in openapi["paths"]["/v1/collections"]["get"]["responses"]
+
+
+def test_making_an_application_touches_nothing(tmp_path: Path):
+    create_app(Settings(data_dir=tmp_path / "data"))
+    assert not (tmp_path / "data").exists()
