@@ -2,7 +2,7 @@
 
 sentence-transformers loads the model; tokenising, batching and padding are ours, because the service forms
 batches across requests and must know what a text costs before a net sees it. Where the CPU computes in
-bfloat16 natively a passage costs 0.4 of float32, at a cosine above 0.999 to it, so that is the default there.
+bfloat16 natively a passage costs less than half of float32, at a cosine above 0.999 to it: the default there.
 The last bits of a vector depend on the batch it was in, as everywhere; its meaning does not.
 """
 
