@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +11,12 @@ def calls(monkeypatch):
     """Names of the calls that make things durable, in order, with what they were about."""
     made = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(
-        os, "fsync", lambda fd: (made.append(("fsync", os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd))
-    )
+
+    def recorded(descriptor):
+        made.append(("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
     monkeypatch.setattr(os, "replace", lambda a, b: (made.append(("replace", str(b))), replace(a, b)))
     return made
 

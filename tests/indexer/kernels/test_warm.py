@@ -1,0 +1,44 @@
+import numpy as np
+
+from indexer.kernels import compiled_signatures, warm
+from indexer.segment.dense import Dense, merge_dense, write_dense
+from indexer.segment.lexical import Lexical, merge_lexical, write_lexical
+from indexer.segment.store import Store, write_store
+
+
+def test_nothing_is_compiled_after_warming(tmp_path):
+    warm()
+    before = compiled_signatures()
+    _use_lexical(tmp_path)
+    _use_dense(tmp_path)
+    _use_store(tmp_path)
+    assert compiled_signatures() == before
+
+
+def _use_lexical(path):
+    write_lexical(path / "l", [["a"], ["b"]], [[], ["a"]])
+    segment, mask = Lexical(path / "l"), np.array([True, False])
+    terms, weights = segment.lookup(["a", "z"]), np.ones(2, np.float32)
+    for allowed in (None, mask):
+        segment.search(terms, weights, 1.2, 0.75, 1, 2, 10, allowed)
+        segment.live_df(terms, allowed)
+    segment.explain(terms, weights, 1.2, 0.75, 1, 2, 0)
+    merge_lexical(path / "lm", [(segment, mask)])
+
+
+def _use_dense(path):
+    write_dense(path / "d", np.ones((2, 3), np.float32))
+    segment, mask, query = Dense(path / "d"), np.array([True, False]), np.ones(3, np.float32)
+    query.setflags(write=False)
+    for allowed in (None, mask):
+        segment.search(query, 10, allowed)
+    segment.search(query, np.int64(1), None, 0, 1)
+    segment.scores(query, np.array([1]))
+    merge_dense(path / "dm", [(segment, mask)])
+
+
+def _use_store(path):
+    numbers = np.arange(2)
+    write_store(path / "s", numbers, numbers.astype(np.uint32), np.zeros((2, 2)), [b"{}"] * 2, ["a", "b"])
+    Store(path / "s").find(["a"])
+    Store(path / "s").find([])

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from indexer.segment.arrays import CorruptFile
+from indexer.segment.columns import write_columns
+from indexer.segment.dense import write_dense
+from indexer.segment.lexical import write_lexical
+from indexer.segment.manifest import SegmentEntry, measure
+from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, STORE, open_segment, verify_files
+from indexer.segment.store import write_store
+
+
+def build(path, rows=3, dense_rows=None):
+    path.mkdir()
+    numbers = np.arange(rows, dtype=np.uint32)
+    write_store(
+        path / STORE,
+        numbers.astype(np.int64),
+        numbers,
+        np.zeros((rows, 2), np.uint32),
+        [b"{}"] * rows,
+        [str(number) for number in range(rows)],
+    )
+    write_columns(path / COLUMNS, [{"n": number} for number in range(rows)], numbers, {})
+    write_lexical(path / LEXICAL, [["a"]] * rows, [[]] * rows)
+    if dense_rows != 0:
+        write_dense(path / DENSE, np.ones((dense_rows or rows, 2), np.float32))
+    return SegmentEntry(
+        name=path.name, rows=rows, documents=rows, first_seq=0, last_seq=rows - 1, files=measure(path)
+    )
+
+
+def test_components_are_opened_together(tmp_path):
+    segment = open_segment(tmp_path / "s", build(tmp_path / "s"))
+    assert (segment.name, segment.rows) == ("s", 3)
+    assert segment.lexical is not None
+    assert segment.dense is not None
+    assert segment.columns.any_of("_id", ("1",)).tolist() == [False, True, False]
+
+
+def test_a_component_the_collection_lacks_is_none(tmp_path):
+    assert open_segment(tmp_path / "s", build(tmp_path / "s", dense_rows=0)).dense is None
+
+
+def test_components_of_different_lengths_are_refused(tmp_path):
+    with pytest.raises(CorruptFile, match=r"dense\.bin: 2 rows where the manifest says 3"):
+        open_segment(tmp_path / "s", build(tmp_path / "s", dense_rows=2))
+
+
+@pytest.mark.parametrize("name", [STORE, COLUMNS, LEXICAL, DENSE])
+def test_a_missing_or_shortened_file_is_found_at_opening(tmp_path, name):
+    entry = build(tmp_path / "s")
+    path = tmp_path / "s" / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptFile, match=f"{name}: .* bytes where the manifest says"):
+        open_segment(tmp_path / "s", entry)
+    path.unlink()
+    with pytest.raises(CorruptFile, match=f"{name}: the file is missing"):
+        open_segment(tmp_path / "s", entry)
+
+
+@pytest.mark.parametrize("name", [STORE, COLUMNS, LEXICAL, DENSE])
+def test_every_flipped_byte_is_found_by_checksum(tmp_path, name):
+    entry = build(tmp_path / "s")
+    path = tmp_path / "s" / name
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 41):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(CorruptFile, match=name):
+            verify_files(tmp_path / "s", entry.files)
+    path.write_bytes(whole)
+    verify_files(tmp_path / "s", entry.files)
