@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         {}, description="Named pipelines, beside or in place of bm25, dense and hybrid."
     )
     threads: int | None = Field(None, ge=1, description="Threads of CPU work; as many as cores by default.")
-    batch_tokens: int = Field(8_192, ge=1, description="Padded tokens of one forward of a net.")
+    batch_tokens: int = Field(2_048, ge=1, description="Padded tokens of one forward of a net.")
     batch_texts: int = Field(64, ge=1, description="Texts of one forward of a net.")
     queued_tokens: int = Field(65_536, ge=1, description="Tokens that may wait for a net before 429.")
     timeout_ms: int = Field(5_000, ge=1, description="Deadline of a search that names none.")

@@ -69,8 +69,11 @@ def prepare_environment(cache: Path, encoders: tuple[str, ...] = ()) -> None:
     """Say to libraries, before they are imported, what they read from the environment when they are.
 
     Compiled kernels are kept in `cache`, so that a second start compiles nothing. The model hub is not
-    asked unless an `hf:` name needs it: a lookup there stalls a start without network.
+    asked unless an `hf:` name needs it: a lookup there stalls a start without network. OpenMP's threads
+    sleep between two forwards: where service and indexer share cores, busy waiting took a question's
+    encoding from 11 ms to 50 and more, and indexing to a quarter of its speed.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache.absolute() / "numba"))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not any(name.startswith("hf:") for name in encoders):
