@@ -65,10 +65,12 @@ class TrialRun:
             encoders.append(CachedEncoder(self._load(name), self.cache / "encodings", dataset.resolve().name))
             return encoders[-1]
 
-        total = count_documents(dataset)
-        index_documents(self.root, COLLECTION, read_documents(dataset), total, load, self.progress)
-        for encoder in encoders:
-            encoder.save()
+        documents, total = read_documents(dataset), count_documents(dataset)
+        try:
+            index_documents(self.root, COLLECTION, documents, total, load, self.progress)
+        finally:  # vectors made before an interruption are not made again
+            for encoder in encoders:
+                encoder.save()
 
     def answers(self, queries: Mapping[str, str]) -> dict[str, dict[str, Answer]]:
         """Return pipeline name -> query id -> answer."""

@@ -1,0 +1,84 @@
+"""The prose is true: settings, limits, stages and routes are in the docs, and the README's commands exist."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from typer.main import get_command
+
+from service.app import create_app
+from service.cli import app
+from service.engine import NAMED
+from service.settings import Limits, Settings
+from service.stages import AnyStage
+
+ROOT = Path(__file__).parent.parent
+PROSE = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+@pytest.mark.parametrize("setting", sorted(set(Settings.model_fields) - {"limits"}))
+def test_every_setting_is_documented(setting: str):
+    assert f"`WINNOW_{setting.upper()}`" in read("docs/settings.md")
+
+
+@pytest.mark.parametrize("limit", sorted(Limits.model_fields))
+def test_every_limit_is_documented(limit: str):
+    assert f"`{limit}`" in read("docs/settings.md")
+
+
+@pytest.mark.parametrize("stage", get_args(get_args(AnyStage)[0]), ids=lambda stage: stage.__name__)
+def test_every_stage_and_its_parameters_are_documented(stage):
+    text = read("docs/pipelines.md")
+    assert f"**`{stage.model_fields['stage'].default}`**" in text
+    for parameter in set(stage.model_fields) - {"stage"}:
+        assert f"`{parameter}" in text or f'"{parameter}"' in text, parameter
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
+def test_every_named_pipeline_is_documented(name: str):
+    assert f"| `{name}`" in read("docs/pipelines.md")
+
+
+def test_every_route_is_documented_and_every_documented_route_exists(tmp_path: Path):
+    paths = create_app(Settings(data_dir=tmp_path, worker="external")).openapi()["paths"]
+    served = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    documented = set(re.findall(r"`((?:GET|PUT|POST|DELETE) /[^`?]*)`", read("docs/http.md")))
+    assert documented == served
+
+
+def test_the_commands_in_the_readme_exist():
+    commands = get_command(app).commands
+    shown = re.findall(r"^\s*winnow (\w+)(.*)$", read("README.md"), re.MULTILINE)
+    assert shown
+    for name, rest in shown:
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", rest)) <= options, f"winnow {name}{rest}"
+
+
+def test_the_make_targets_in_the_readme_exist():
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", read("README.md"))) <= targets
+
+
+@pytest.mark.parametrize("name", PROSE)
+def test_links_and_paths_lead_somewhere(name: str):
+    folder = (ROOT / name).parent
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", read(name)) if "://" not in link]
+    assert [link for link in links if not (folder / link).exists()] == []
+    named = re.findall(r"`((?:models|indexer|service|tests|deploy|benchmarks|docs)/[\w./-]*)`", read(name))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_decisions_are_numbered_apart():
+    numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md")]
+    assert len(numbers) == len(set(numbers))
