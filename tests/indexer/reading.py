@@ -22,9 +22,12 @@ MEMORY = Path("/dev/shm")
 
 @contextmanager
 def quick_directory() -> Iterator[Path]:
-    """A directory where fsync costs nothing, if the machine has one."""
+    """A directory where fsync costs nothing, if the machine has one.
+
+    A reader of tantivy's that is going may still make a lock file in it while it is removed.
+    """
     memory = MEMORY if os.access(MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory) as path:
+    with tempfile.TemporaryDirectory(dir=memory, ignore_cleanup_errors=True) as path:
         yield Path(path)
 
 
