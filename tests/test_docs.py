@@ -2,9 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
+import numpy as np
 import pytest
+from pydantic import Field
 from typer.main import get_command
 
 from service.app import create_app
@@ -12,6 +14,7 @@ from service.cli import app
 from service.engine import NAMED
 from service.settings import Limits, Settings
 from service.stages import AnyStage
+from service.types import Hits, Search, Stage
 
 ROOT = Path(__file__).parent.parent
 PROSE = [
@@ -63,6 +66,22 @@ def test_the_commands_in_the_readme_exist():
     for name, rest in shown:
         options = {option for parameter in commands[name].params for option in parameter.opts}
         assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", rest)) <= options, f"winnow {name}{rest}"
+
+
+async def test_the_stage_shown_in_the_readme_works():
+    (code,) = re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL)
+    names = {
+        "Stage": Stage,
+        "Search": Search,
+        "Hits": Hits,
+        "Literal": Literal,
+        "Field": Field,
+        "__name__": "cut",
+    }
+    exec(code, names)
+    hits = Hits(np.array([3, 1, 2]), np.array([1.0, 0.6, 0.4], np.float32), {})
+    assert (await names["Cut"]()(None, hits)).seqs.tolist() == [3, 1]
+    assert len(await names["Cut"]()(None, hits.take(slice(0)))) == 0
 
 
 def test_the_make_targets_in_the_readme_exist():
