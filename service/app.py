@@ -12,6 +12,9 @@ from fastapi import FastAPI, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from service import openapi
 from service.catalog import Catalog
@@ -26,6 +29,8 @@ from service.settings import Settings
 from service.state import State
 from service.warmup import Warmup
 from service.workers import Workers
+
+ROUTERS = (probes.router, collections.router, documents.router, search.router, jobs.router)
 
 DESCRIPTION = """Documents in, the right passages out, with an honest account of how each was found.
 
@@ -61,7 +66,20 @@ def create_app(settings: Settings, *, load: LoadEncoder | None = None) -> FastAP
     _add_guards(app, state)
     for error in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, answer)
+    app.add_exception_handler(405, _method_not_allowed)
     return app
+
+
+async def _method_not_allowed(request: Request, error: Exception) -> Response:
+    """405 with every method of the resource; Starlette names those of one route only."""
+    known = [route for router in (request.app, *ROUTERS) for route in router.routes]
+    path = request.scope["path"]
+    matching = [route for route in known if isinstance(route, Route) and route.path_regex.match(path)]
+    closest = max(len(route.path) for route in matching)
+    methods = {method for route in matching if len(route.path) == closest for method in route.methods or ()}
+    response = await answer(request, error)
+    response.headers["Allow"] = ", ".join(sorted(methods))
+    return response
 
 
 def _assemble(settings: Settings, load: LoadEncoder) -> State:
@@ -102,9 +120,8 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
 def _add_routes(app: FastAPI, settings: Settings) -> None:
     """Documented as secured only when they are."""
     key = [Security(HTTPBearer(auto_error=False))] if settings.api_key else []
-    app.include_router(probes.router)
-    for part in (collections, documents, search, jobs):
-        app.include_router(part.router, dependencies=key)
+    for router in ROUTERS:
+        app.include_router(router, dependencies=[] if router is probes.router else key)
 
 
 def _add_guards(app: FastAPI, state: State) -> None:

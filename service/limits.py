@@ -33,6 +33,13 @@ class Limit:
         return {**handler(core_schema), KEY: self.name}
 
 
+def whole_numbers(fields: Any) -> Any:
+    """Take 10.0 for 10, as JSON Schema does; Pydantic's strict mode would not. For `mode="before"`."""
+    if not isinstance(fields, dict):
+        return fields
+    return {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in fields.items()}
+
+
 def check(request: BaseModel, limits: Limits) -> None:
     """Raise LimitError for the first field, however deep, that is beyond its limit."""
     for path, limit, size in _sizes(request, ""):

@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from indexer.document import Document
+from indexer.segment.analyzer import LANGUAGES
 from service.errors import (
     InvalidError,
     KeyMissingError,
@@ -60,7 +61,8 @@ def document(app: FastAPI, limits: Limits, encoders: list[str]) -> dict[str, Any
     schemas.update(_by_hand())
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    schemas["CollectionRequest"]["properties"]["encoder"]["enum"] = encoders
+    of_collection = schemas["CollectionRequest"]["properties"]
+    of_collection["encoder"]["enum"], of_collection["language"]["enum"] = encoders, list(LANGUAGES)
     for node in _objects(openapi):
         _bound(node, limits)
         _refer(node)
@@ -97,7 +99,6 @@ def _bound(schema: dict[str, Any], limits: Limits) -> None:
 def _refer(schema: dict[str, Any]) -> None:
     name = schema.pop(SCHEMA, None)
     if name is not None:
-        del schema["type"]
         schema["$ref"] = REFERENCE.format(model=name)
 
 

@@ -6,30 +6,33 @@ needs no checking, so it is a dictionary with a declared shape: documented in Op
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, WithJsonSchema, model_validator
 from typing_extensions import TypedDict
 
 from indexer.document import Document, DocumentId
 from indexer.segment.manifest import CollectionSchema, Component
 from service.errors import Problem
-from service.limits import SCHEMA, Limit
+from service.limits import SCHEMA, Limit, whole_numbers
 from service.stages import Pipeline
 from service.types import Account
 
 Shown = Literal["title", "text", "metadata", "passage"]
 DEFAULT_FIELDS: tuple[Shown, ...] = ("title", "metadata", "passage")
 
-JsonFilter = Annotated[
-    dict[str, Any],
-    WithJsonSchema({"type": "object", SCHEMA: "Filter"}),
-]
+JsonFilter = Annotated[dict[str, Any], WithJsonSchema({SCHEMA: "Filter"})]
 """A filter as `indexer.filters` reads it; its schema is written by hand in `openapi.py`."""
+
+SomeFilter = Annotated[
+    dict[str, Any], Field(min_length=1), WithJsonSchema({SCHEMA: "Filter", "minProperties": 1})
+]
 
 
 class Request(BaseModel):
     """Base of what clients send."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    _whole_numbers = model_validator(mode="before")(whole_numbers)
 
 
 def _either(single: str, several: str) -> Discriminator:
@@ -87,7 +90,7 @@ class DeleteByIds(Request):
 class DeleteByFilter(Request):
     """Delete the documents that match; to delete all, drop the collection."""
 
-    filter: JsonFilter = Field(min_length=1)
+    filter: SomeFilter
 
 
 DeleteRequest = Annotated[
@@ -100,6 +103,8 @@ class CollectionRequest(CollectionSchema):
     """How to index a collection; everything has a default."""
 
     model_config = ConfigDict(strict=True)
+
+    _whole_numbers = model_validator(mode="before")(whole_numbers)
 
     components: Annotated[tuple[Component, ...], Strict(False)] = Field(("bm25", "dense"), min_length=1)
 

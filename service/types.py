@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
 from indexer.segment.manifest import Component
 from service.errors import DeadlineError
+from service.limits import whole_numbers
 from service.snapshot import Snapshot
 from service.workers import Workers
 
@@ -145,6 +146,8 @@ class Stage(BaseModel):
         allow_inf_nan=False,
         json_schema_extra=lambda schema: schema.setdefault("required", []).append("stage"),
     )
+
+    _whole_numbers = model_validator(mode="before")(whole_numbers)
 
     starts: ClassVar[bool] = False  # finds hits itself, so it comes first and only first
     needs: ClassVar[Component | None] = None

@@ -27,6 +27,7 @@ from service.strict_json import StrictRoute, media_type, require_media_type
 router = APIRouter(prefix="/v1/collections/{name}", tags=["documents"], route_class=StrictRoute)
 
 NDJSON = "application/x-ndjson"
+DEFAULT_WAIT_MS = 30_000
 _DOCUMENT = {"$ref": "#/components/schemas/Document"}
 _BODY = {
     "required": True,
@@ -34,7 +35,7 @@ _BODY = {
         "application/json": {
             "schema": {"oneOf": [_DOCUMENT, {"type": "array", "minItems": 1, "items": _DOCUMENT}]}
         },
-        NDJSON: {"schema": {"type": "string", "description": "One document a line."}},
+        NDJSON: {"schema": {"description": "One document a line, each as in JSON."}},
     },
 }
 WRITTEN: dict[str, Any] = {
@@ -57,11 +58,14 @@ class Wait:
             Literal["searchable"] | None, Query(description="Answer when the change can be searched.")
         ] = None,
         timeout_ms: Annotated[
-            int, Query(ge=1, description="How long to wait before answering 202."), Limit("timeout_ms")
-        ] = 30_000,
+            Annotated[int, Limit("timeout_ms")] | None,
+            Query(ge=1, description="How long to wait before answering 202; by default 30 s."),
+        ] = None,
     ) -> None:
-        limits.within("timeout_ms", timeout_ms, here.settings.limits)
-        self.seconds = timeout_ms / 1000 if wait else 0.0
+        most = here.settings.limits
+        milliseconds = min(DEFAULT_WAIT_MS, most.timeout_ms) if timeout_ms is None else timeout_ms
+        limits.within("timeout_ms", milliseconds, most)
+        self.seconds = milliseconds / 1000 if wait else 0.0
 
 
 Waiting = Annotated[Wait, Depends()]

@@ -1,0 +1,73 @@
+"""The service against its own OpenAPI document: requests made from it, right and wrong, and answers checked.
+
+A few examples an operation here; hundreds under the mark `slow`.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.openapi.checks import RejectedPositiveData
+
+from service.app import create_app
+from service.settings import Settings
+from tests.serving import serving
+
+GIVEN: dict[str, Any] = {"api_key": "sesame", "limits": {"timeout_ms": 200}}  # so that nothing waits for long
+KEY = {"Authorization": "Bearer sesame"}
+SCHEMA = schemathesis.openapi.from_dict(create_app(Settings(**GIVEN)).openapi())
+
+# Rules that a JSON schema cannot express: a request may follow the schema and break one of these.
+UNSAID = re.compile(
+    r"weights for|comes first in a pipeline|needs hits to work on|there is no pipeline|needs the component"
+    r"|limit '(stages|pipeline_depth|candidates|query_bytes|filter_nodes)'|filter: |query: full query syntax"
+    r"|does not exist; the newest|metadata|bytes of UTF-8|another id"
+)
+
+
+@schemathesis.serializer("application/x-ndjson")
+def ndjson(ctx: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+
+
+@SCHEMA.hook
+def map_path_parameters(ctx: Any, path_parameters: Any) -> Any:
+    """Mostly ask for what is there, since otherwise every answer is 404."""
+    if path_parameters and ctx.operation.path != "/v1/collections/{name}":
+        known = {"name": "c", "job_id": "c.job"}
+        path_parameters |= {key: known[key] for key in known.keys() & path_parameters.keys()}
+    return path_parameters
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("contract"), **GIVEN) as (url, state):
+        httpx.put(f"{url}/v1/collections/c", json={}, headers=KEY).raise_for_status()
+        state.catalog.get("c").log.append([], job="job")
+        yield url
+
+
+def keeps_its_word(case: Any, address: str) -> None:
+    response = case.call(base_url=address, headers=KEY)
+    try:
+        case.validate_response(response, headers=KEY)
+    except* RejectedPositiveData:
+        assert response.status_code == 422
+        assert UNSAID.search(response.json()["detail"]), response.text
+
+
+@SCHEMA.parametrize()
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_operation_keeps_its_word(case: Any, address: str) -> None:
+    keeps_its_word(case, address)
+
+
+@pytest.mark.slow
+@SCHEMA.parametrize()
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_operation_keeps_its_word_many_times(case: Any, address: str) -> None:
+    keeps_its_word(case, address)

@@ -1,0 +1,39 @@
+"""A service behind a real socket, for what only a socket shows: half a body, a hang-up, a lying length."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from service.app import create_app
+from service.settings import Settings
+from service.state import State
+from tests.nets import WordOverlapEncoder
+
+
+@contextmanager
+def serving(directory: Path, load: Any = None, **settings: Any) -> Iterator[tuple[str, State]]:
+    """Serve on a free port in a thread; gives the address and the application's parts."""
+    given = {"worker": "external", "watch_seconds": 0.01, **settings}
+    app = create_app(Settings(data_dir=directory, **given), load=load or (lambda _: WordOverlapEncoder()))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{_port(server)}", app.state.winnow
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _port(server: uvicorn.Server) -> int:
+    until = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < until, "the server did not start"
+        time.sleep(0.01)
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
