@@ -4,6 +4,7 @@ A few examples an operation here; hundreds under the mark `slow`.
 """
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serving(tmp_path_factory.mktemp("contract"), **GIVEN) as (url, state):
         httpx.put(f"{url}/v1/collections/c", json={}, headers=KEY).raise_for_status()
         state.catalog.get("c").log.append([], job="job")
+        while state.warmup.pending:
+            time.sleep(0.05)
         yield url
 
 
