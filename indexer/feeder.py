@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.batch import Batch, cut, resolve
@@ -25,18 +26,31 @@ from indexer.writer import Writer
 
 logger = logging.getLogger(__name__)
 
-MOST_OPERATIONS = 512
-MOST_BYTES = 16 << 20
 GATHER_SECONDS = 0.05
 LONGEST_GATHER = 0.2
 REPORT_SECONDS = 0.25
 MERGE_PAUSE = 60.0
 
-HINDRANCES = (OSError, MemoryError, CorruptFile)
+HINDRANCES = (OSError, CorruptFile)
 DIED = "the indexer died while it applied this operation"
 
 Listener = Callable[[int], None]
 """Hears how many operations of the batch under way are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one batch; a single operation may exceed the bytes."""
+
+    operations: int
+    bytes: int
+
+
+ENCODED = Limits(512, 4 << 20)
+"""Where encoding takes longer than publishing: some ten seconds' work, so that progress can be seen."""
+
+PLAIN = Limits(4096, 16 << 20)
+"""Where it is the other way round."""
 
 
 class Feeder:
@@ -48,16 +62,17 @@ class Feeder:
     def __init__(self, directory: Path, encoders: Encoders, merging: Executor) -> None:
         self.writer = Writer(directory)
         try:
-            self.log: Log = SqliteLog(log_path(directory))
-            self.log.prune(self.writer.manifest.position)
+            self.log = _open_log(directory, self.writer.manifest.position)
             self._suspicion = failed(self.log.trial())
         except BaseException:
             self.writer.close()
             raise
+        self._limits = ENCODED if "dense" in self.writer.manifest.schema_.components else PLAIN
         self._encoders = encoders
         self._executor = merging
         self._merging: tuple[Merge, Future[SegmentEntry | None]] | None = None
         self._trial: Trial | None = None
+        self._planned = -1  # the generation for which a merge was last considered
         self._next_merge = 0.0
         self._error = DIED
 
@@ -90,10 +105,9 @@ class Feeder:
         newest, position = self.log.last_position(), self.writer.manifest.position
         if newest <= position:
             return False
-        if self._suspicion is None:
-            _gather(self.log, newest, position + MOST_OPERATIONS)
-        most = self._suspicion.most if self._suspicion else MOST_OPERATIONS
-        entries = cut(self.log.read(position, most, MOST_BYTES))
+        most = self._suspicion.most if self._suspicion else self._limits.operations
+        _gather(self.log, newest, position + most)
+        entries = cut(self.log.read(position, most, self._limits.bytes))
         if not entries:  # all up to the newest are dead letters
             self.writer.apply(Batch(newest), None)
             self._settle(newest)
@@ -140,7 +154,9 @@ class Feeder:
         return self._encoders.get(manifest.schema_.encoder, manifest.fingerprints.get("dense"))
 
     def _start_merge(self) -> None:
-        if self._merging is None and time.monotonic() >= self._next_merge:
+        generation = self.writer.manifest.generation
+        if self._merging is None and generation != self._planned and time.monotonic() >= self._next_merge:
+            self._planned = generation
             merge = self.writer.plan_merge()
             if merge is not None:
                 self._merging = merge, self._executor.submit(merge.run, self.writer.directory)
@@ -154,7 +170,7 @@ class Feeder:
             self.writer.take_in(merge, future.result())
         else:
             logger.error("%s: a merge failed, searches go on without it", self.writer.name, exc_info=error)
-            self._next_merge = time.monotonic() + MERGE_PAUSE
+            self._planned, self._next_merge = -1, time.monotonic() + MERGE_PAUSE
         return True
 
 
@@ -178,6 +194,19 @@ class _Encoded:
     def _report(self, done: int, total: int) -> None:
         self._next = time.monotonic() + REPORT_SECONDS
         self._log.report_encoded({job: count * done // total for job, count in self._jobs.items()})
+
+
+def _open_log(directory: Path, applied: int) -> Log:
+    log = SqliteLog(log_path(directory))
+    end = log.last_position()
+    if end < applied:
+        log.close()
+        raise CorruptFile(
+            f"{log.path}: the log ends at operation {end}, but the index has applied {applied}: put the log "
+            "back that belongs to this index, or index the documents into a new collection"
+        )
+    log.prune(applied)
+    return log
 
 
 def _gather(log: Log, newest: int, enough: int) -> None:

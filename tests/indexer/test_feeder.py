@@ -19,6 +19,7 @@ from indexer.feeder import Feeder
 from indexer.lock import Locked
 from indexer.queue.contract import Operation, Trial, delete, delete_where, upsert
 from indexer.queue.sqlite import SqliteLog
+from indexer.segment.arrays import CorruptFile
 from indexer.text_index import TextIndex
 from indexer.trial import TRIES
 from indexer.worker import drain
@@ -340,6 +341,16 @@ def test_a_second_writer_is_refused(collection: Collection):
     with collection.feeder(), pytest.raises(Locked, match="has a writer already, process"):
         collection.drain()
     collection.drain()
+
+
+def test_a_log_that_is_not_the_indexs_own_is_refused(collection: Collection):
+    collection.write(put("a"), put("b"))
+    collection.drain()
+    collection.log.close()
+    for path in collection.directory.glob("log.sqlite*"):
+        path.unlink()
+    with pytest.raises(CorruptFile, match="ends at operation 0, but the index has applied 2"):
+        collection.drain()
 
 
 def test_superseded_files_stay_for_a_while_and_go(collection: Collection, monkeypatch: pytest.MonkeyPatch):
