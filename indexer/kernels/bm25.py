@@ -1,4 +1,4 @@
-"""BM25 over one segment's postings: accumulate term by term, then the best.
+"""BM25 over one segment's postings: the k best rows, exactly.
 
     score(d) = sum over terms t of  weight(t) * x / (x + norm(d)),
     x = tf_body + title_boost * tf_title
@@ -7,12 +7,17 @@ the Lucene form of Robertson & Zaragoza, "The Probabilistic Relevance
 Framework: BM25 and Beyond" (2009), eq. 3.15; `weight` is idf times the term's
 frequency in the question and `norm` is k1 * (1 - b + b * length / average).
 
-Rows are taken in windows whose accumulators stay in the first-level cache. Each
-contribution is rounded to a multiple of one quantum for the whole question,
+Each contribution is rounded to a multiple of one quantum for the whole question,
 2**-23 of a power of two above the sum of all weights, so that float32 sums are
-exact. Hence a score does not depend on the order of the terms, on the window or
-on the segment, and every contribution counts for at least one quantum.
+exact: a score depends neither on the order of the terms nor on the segment.
+
+That leaves the order free. Rows are taken in windows whose sums stay in the
+first-level cache; lists go in order of weight, and those that together cannot
+lift a row to the k best only complete the rows that others have found (Turtle &
+Flood's MaxScore, 1995, with the weight itself as a term's bound).
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -22,6 +27,19 @@ from indexer.kernels.scalars import Int, Real
 from indexer.kernels.top import cut, pack, ranking, room_for
 
 WINDOW = 16384
+PROBE = 16
+"""A binary search costs about as much as looking at so many postings in a row."""
+
+
+class Scorer(NamedTuple):
+    """What turns a posting into a score: all postings, norms per row, and the question's parameters."""
+
+    rows: NDArray[np.uint32]
+    tf: NDArray[np.uint16]
+    title_tf: NDArray[np.uint8]
+    norms: NDArray[np.float32]
+    title_boost: float
+    ceiling: float
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -44,34 +62,102 @@ def search(
     `ceiling` is a power of two above the sum of the question's weights. `allowed` is bool[rows],
     or empty for all rows. Only rows that hold a term are found, so there can be fewer than k.
     """
-    here, ends, weight = _open_lists(starts, terms, weights)
+    scorer = Scorer(rows, tf, title_tf, norms, title_boost, ceiling)
+    here, ends, weight, rest = _open_lists(starts, terms, weights, ceiling)
     sums = np.zeros(WINDOW, np.float32)
     touched = np.empty(WINDOW + 1, np.int32)  # a place is written before it is known to be new: one more
     keys, size, bar = np.empty(room_for(k), np.uint64), 0, np.float32(0)
-    while len(here) > 0:
-        base = np.int64(rows[here].min())
+    leading = len(here)
+    while True:
+        while leading > 0 and rest[leading - 1] < bar:
+            leading -= 1
+        base = _next_row(rows, here[:leading], ends[:leading])
+        if base < 0:
+            return ranking(keys, size, k)
         count = 0
-        for i in range(len(here)):
+        for i in range(leading):
             stop = _first_from(rows, here[i], ends[i], base + WINDOW)
-            for p in range(here[i], stop):
-                place = np.int64(rows[p]) - base
-                x = _frequency(tf[p], title_tf[p], title_boost)
-                if x > 0:
-                    touched[count] = place
-                    count += sums[place] == 0
-                    sums[place] += _contribution(weight[i], x, norms[rows[p]], ceiling)
+            count = _find(scorer, here[i], stop, weight[i], base, sums, touched, count)
             here[i] = stop
-        for i in range(count):
-            place = touched[i]
+        count = _survivors(sums, touched, count, bar - rest[leading], base, allowed)
+        for i in range(leading, len(here)):
+            here[i] = _first_from(rows, here[i], ends[i], base)
+            stop = _first_from(rows, here[i], ends[i], base + WINDOW)
+            _complete(scorer, here[i], stop, weight[i], base, sums, touched[:count])
+            count = _survivors(sums, touched, count, bar - rest[i + 1], base, allowed)
+        for place in touched[:count]:
             score, sums[place] = sums[place], 0
-            if score >= bar and (len(allowed) == 0 or allowed[base + place]):
+            if score >= bar:
                 keys[size] = pack(score, base + place)
                 size += 1
                 if size == len(keys):
                     bar, size = cut(keys, size, k), k
-        unfinished = here < ends
-        here, ends, weight = here[unfinished], ends[unfinished], weight[unfinished]
-    return ranking(keys, size, k)
+
+
+@njit(nogil=True, cache=True)
+def _find(
+    scorer: Scorer,
+    begin: Int,
+    stop: Int,
+    weight: Real,
+    base: Int,
+    sums: NDArray[np.float32],
+    touched: NDArray[np.int32],
+    count: Int,
+) -> Int:
+    """Add postings to the sums of their rows; places not met before go behind the first `count` touched."""
+    for p in range(begin, stop):
+        place = np.int64(scorer.rows[p]) - base
+        part = _part(scorer, p, weight)
+        if part > 0:
+            touched[count] = place
+            count += sums[place] == 0
+            sums[place] += part
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _complete(
+    scorer: Scorer,
+    begin: Int,
+    stop: Int,
+    weight: Real,
+    base: Int,
+    sums: NDArray[np.float32],
+    places: NDArray[np.int32],
+) -> None:
+    """Add postings to the sums of these places alone."""
+    if len(places) * PROBE < stop - begin:
+        for place in places:
+            p = _first_from(scorer.rows, begin, stop, base + place)
+            if p < stop and scorer.rows[p] == base + place:
+                sums[place] += _part(scorer, p, weight)
+    elif len(places) > 0:
+        for p in range(begin, stop):
+            place = np.int64(scorer.rows[p]) - base
+            if sums[place] > 0:
+                sums[place] += _part(scorer, p, weight)
+
+
+@njit(nogil=True, cache=True)
+def _survivors(
+    sums: NDArray[np.float32],
+    touched: NDArray[np.int32],
+    count: Int,
+    least: Real,
+    base: Int,
+    allowed: NDArray[np.bool_],
+) -> Int:
+    """Keep the touched places that are allowed and have at least `least`; forget the others."""
+    kept = 0
+    for i in range(count):
+        place = touched[i]
+        if sums[place] >= least and (len(allowed) == 0 or allowed[base + place]):
+            touched[kept] = place
+            kept += 1
+        else:
+            sums[place] = 0
+    return kept
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -80,7 +166,7 @@ def contributions(
     rows: NDArray[np.uint32],
     tf: NDArray[np.uint16],
     title_tf: NDArray[np.uint8],
-    norm: Real,
+    norms: NDArray[np.float32],
     terms: NDArray[np.int64],
     weights: NDArray[np.float32],
     title_boost: Real,
@@ -88,33 +174,15 @@ def contributions(
     row: Int,
 ) -> NDArray[np.float32]:
     """What each term adds to the score of one row; the same numbers that `search` adds up."""
+    scorer = Scorer(rows, tf, title_tf, norms, title_boost, ceiling)
     parts = np.zeros(len(terms), np.float32)
     for i in range(len(terms)):
         if terms[i] >= 0:
             end = starts[terms[i] + 1]
             p = _first_from(rows, starts[terms[i]], end, row)
             if p < end and rows[p] == row:
-                x = _frequency(tf[p], title_tf[p], title_boost)
-                if x > 0:
-                    parts[i] = _contribution(weights[i], x, norm, ceiling)
+                parts[i] = _part(scorer, p, weights[i])
     return parts
-
-
-@njit(nogil=True, cache=True)
-def _frequency(tf: Int, title_tf: Int, title_boost: Real) -> np.float32:
-    """A term's frequency in a passage; 0 for a term in the title alone whose boost is zero."""
-    return np.float32(tf) + np.float32(title_boost) * np.float32(title_tf)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _contribution(weight: Real, x: Real, norm: Real, ceiling: Real) -> np.float32:
-    """What a frequency above zero adds to a score: a multiple of the quantum, and at least one.
-
-    Adding and taking off a power of two above the value leaves the bits that float32 has beside it.
-    """
-    top = np.float32(ceiling)
-    exact = np.float32(weight) * (np.float32(x) / (np.float32(x) + np.float32(norm)))
-    return max((exact + top) - top, top * np.float32(2.0**-23))
 
 
 @njit(nogil=True, cache=True)
@@ -132,15 +200,49 @@ def live_frequencies(
     return counts
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def _part(scorer: Scorer, p: Int, weight: Real) -> np.float32:
+    """What posting p adds to its row's score; nothing for a term in the title alone whose boost is zero."""
+    x = np.float32(scorer.tf[p]) + np.float32(scorer.title_boost) * np.float32(scorer.title_tf[p])
+    if x == 0:
+        return np.float32(0)
+    return _rounded(np.float32(weight) * (x / (x + scorer.norms[scorer.rows[p]])), scorer.ceiling)
+
+
+@njit(nogil=True, cache=True)
+def _rounded(value: Real, ceiling: Real) -> np.float32:
+    """A multiple of the quantum near the value, and at least one.
+
+    Adding and taking off a power of two above the value leaves the bits that float32 has beside it.
+    """
+    top = np.float32(ceiling)
+    return max((np.float32(value) + top) - top, top * np.float32(2.0**-23))
+
+
 @njit(nogil=True, cache=True)
 def _open_lists(
-    starts: NDArray[np.int64], terms: NDArray[np.int64], weights: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Where each list that has postings begins and ends, and its weight."""
-    present = np.array(
-        [i for i in range(len(terms)) if terms[i] >= 0 and starts[terms[i]] < starts[terms[i] + 1]]
-    )
-    return starts[terms[present]], starts[terms[present] + 1], weights[present]
+    starts: NDArray[np.int64], terms: NDArray[np.int64], weights: NDArray[np.float32], ceiling: Real
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """Where each present list begins and ends, and its weight, the heaviest first.
+
+    The last array is what the lists from each on can add to a row at most, one longer than the others.
+    """
+    heaviest = np.argsort(-weights)
+    order = heaviest[terms[heaviest] >= 0]
+    rest = np.zeros(len(order) + 1, np.float32)
+    for i in range(len(order) - 1, -1, -1):
+        rest[i] = rest[i + 1] + _rounded(weights[order[i]], ceiling)
+    return starts[terms[order]], starts[terms[order] + 1], weights[order], rest
+
+
+@njit(nogil=True, cache=True)
+def _next_row(rows: NDArray[np.uint32], here: NDArray[np.int64], ends: NDArray[np.int64]) -> Int:
+    """The first row that any of the lists goes on with, -1 at the end of all."""
+    first = np.int64(-1)
+    for i in range(len(here)):
+        if here[i] < ends[i] and (first < 0 or rows[here[i]] < first):
+            first = np.int64(rows[here[i]])
+    return first
 
 
 @njit(nogil=True, cache=True)

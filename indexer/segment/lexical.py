@@ -119,9 +119,9 @@ class Lexical:
         row: int,
     ) -> NDArray[np.float32]:
         """What each term adds to a row's score, 0 for the absent; they sum to what `search` gives."""
-        norm = self.norms(k1, b, title_boost, average_length)[row]
+        norms = self.norms(k1, b, title_boost, average_length)
         parts: NDArray[np.float32] = contributions(
-            self._starts, *self._postings, norm, terms, weights, float(title_boost), ceiling(weights), row
+            self._starts, *self._postings, norms, terms, weights, float(title_boost), ceiling(weights), row
         )
         return parts
 

@@ -150,6 +150,24 @@ def test_rows_further_apart_than_a_window_are_found(tmp_path):
     assert search(lexical(tmp_path / "l", bodies), ["a", "b"])[0] == [20_000, 3, 99_999]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_k_best_are_the_beginning_of_the_whole_ranking(tmp_path, seed):
+    """Enough rows, over more than one window, that lists become too light to lift a row to the k best."""
+    rng = np.random.default_rng(seed)
+    rows = 20_000
+    held = {
+        term: rng.random(rows) < share
+        for term, share in zip("abcde", (0.001, 0.01, 0.1, 0.4, 0.9), strict=True)
+    }
+    bodies = [[term for term in "abcdea" if held[term][row]] * (1 + row % 3) for row in range(rows)]
+    segment = lexical(tmp_path / "l", bodies)
+    weights = idf(rows, segment.live_df(segment.lookup("abcde"))) * rng.integers(1, 3, 5)
+    for allowed in (None, rng.random(rows) < 0.5, rng.random(rows) < 0.002):
+        whole = search(segment, "abcde", weights, k=rows, allowed=allowed)
+        for k in (1, 10, 100, 1000):
+            assert search(segment, "abcde", weights, k=k, allowed=allowed) == (whole[0][:k], whole[1][:k])
+
+
 def test_every_match_counts_however_common_the_word(tmp_path):
     segment = lexical(tmp_path / "l", [["rare", "common"], ["common"]])
     assert search(segment, ["common", "rare"], [1e-9, 13])[0] == [0, 1]
