@@ -24,13 +24,13 @@ from service.errors import answer
 from service.guards import ApiKey, BodyGuard, RequestId
 from service.metrics import Measured, Metrics, Sample
 from service.nets import DenseNets, LoadEncoder, load_encoder
-from service.routes import collections, documents, jobs, probes, search
+from service.routes import collections, documents, evaluate, jobs, probes, search
 from service.settings import Settings
 from service.state import State
 from service.warmup import Warmup
 from service.workers import Workers
 
-ROUTERS = (probes.router, collections.router, documents.router, search.router, jobs.router)
+ROUTERS = (probes.router, collections.router, documents.router, search.router, evaluate.router, jobs.router)
 
 DESCRIPTION = """Documents in, the right passages out, with an honest account of how each was found.
 

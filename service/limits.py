@@ -73,6 +73,9 @@ def _children(value: Any, prefix: str) -> Iterator[tuple[str, str, int]]:
     elif isinstance(value, tuple | list):
         for at, child in enumerate(value):
             yield from _children(child, f"{prefix}{at}.")
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            yield from _children(child, f"{prefix}{key}.")
 
 
 @cache

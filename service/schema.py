@@ -45,12 +45,13 @@ Pipelines = Annotated[
 ]
 
 
+Query = Annotated[str, Field(min_length=1), Limit("query_bytes")]
+
+
 class SearchRequest(Request):
     """A question and how to answer it."""
 
-    query: Annotated[str, Limit("query_bytes")] = Field(
-        min_length=1, description="The question, in plain words."
-    )
+    query: Query = Field(description="The question, in plain words.")
     top_k: Annotated[int, Limit("top_k")] = Field(10, ge=1, description="Hits on this page.")
     offset: Annotated[int, Limit("candidates")] = Field(0, ge=0, description="Hits on the pages before.")
     pipeline: Pipelines | None = Field(
@@ -79,6 +80,27 @@ class BatchRequest(Request):
     """Several searches of one collection."""
 
     searches: Annotated[tuple[SearchRequest, ...], Strict(False), Limit("searches")] = Field(min_length=1)
+
+
+class EvaluateRequest(Request):
+    """Judged queries of your own, and the pipelines to measure on them."""
+
+    queries: Annotated[dict[str, Query], Limit("queries")] = Field(
+        min_length=1, description="Text by query id."
+    )
+    qrels: dict[str, dict[str, int]] = Field(
+        min_length=1, description="Grades by query id and document id. Only judged queries are asked."
+    )
+    pipelines: Annotated[dict[str, Pipelines], Limit("pipelines")] | None = Field(
+        None,
+        min_length=1,
+        description="Pipelines by the name they have in the answer; the others are compared with the first. By "
+        "default all named ones that the collection can run.",
+    )
+    timeout_ms: Annotated[int, Limit("timeout_ms")] | None = Field(
+        None, ge=1, description="Deadline of each search, by default the longest there is."
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the randomisation test.")
 
 
 class DeleteByIds(Request):
@@ -152,6 +174,35 @@ class BatchResponse(TypedDict):
     """An answer, or a problem, for each search in order."""
 
     results: list[SearchResponse | Problem]
+
+
+class LatencyView(TypedDict):
+    """Percentiles in milliseconds."""
+
+    p50_ms: float
+    p95_ms: float
+
+
+class MeasuredView(TypedDict):
+    """One pipeline over all judged queries.
+
+    `p_values` are of the difference to the first pipeline (two-sided paired randomisation test, not corrected
+    for several comparisons), null for the first itself.
+    """
+
+    measures: dict[str, float]
+    latency: LatencyView
+    stages: dict[str, LatencyView]
+    degraded: int
+    p_values: dict[str, float] | None
+
+
+class EvaluateResponse(TypedDict):
+    """Effectiveness beside latency."""
+
+    generation: int
+    queries: int
+    pipelines: dict[str, MeasuredView]
 
 
 class JobView(TypedDict):

@@ -27,6 +27,8 @@ class Limits(BaseModel):
     top_k: int = Field(1_000, ge=1, description="Hits on one page.")
     candidates: int = Field(10_000, ge=1, description="Depth of one retriever, and the last hit of any page.")
     searches: int = Field(100, ge=1, description="Searches in one batch.")
+    queries: int = Field(1_000, ge=1, description="Queries of one evaluation.")
+    pipelines: int = Field(8, ge=1, description="Pipelines of one evaluation.")
     stages: int = Field(32, ge=1, description="Stages of one pipeline, inputs of fusion included.")
     pipeline_depth: int = Field(4, ge=1, description="Pipelines within pipelines.")
     filter_nodes: int = Field(256, ge=1, description="Conditions and operators of one filter.")

@@ -1,0 +1,78 @@
+"""Measuring pipelines on one's own judgments, where one's documents are."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import limits
+from service.errors import BusyError, ComponentError, InvalidError, NotFoundError, UnavailableError
+from service.evaluation import DEPTH, Answer, answer_of, compare
+from service.guards import unless_gone
+from service.schema import EvaluateRequest, EvaluateResponse, SearchRequest
+from service.snapshot import Snapshot
+from service.stages import Pipeline
+from service.state import Here, Name, State, json_response, problems
+from service.strict_json import StrictRoute
+
+router = APIRouter(prefix="/v1/collections/{name}", tags=["evaluation"], route_class=StrictRoute)
+
+
+@router.post(
+    "/evaluate",
+    response_model=EvaluateResponse,
+    responses=problems(NotFoundError, BusyError, UnavailableError),
+    summary="Evaluate pipelines",
+)
+async def evaluate(name: Name, body: EvaluateRequest, request: Request, here: Here) -> Response:
+    """Ask every judged query of every pipeline, by turns, and compare: nDCG@10, MRR@10, Recall@100, MAP, time.
+
+    Judged queries without an answer count 0. One generation is used throughout.
+    """
+    limits.check(body, here.settings.limits)
+    unknown = body.qrels.keys() - body.queries.keys()
+    if unknown:
+        raise InvalidError(f"qrels judge {sorted(unknown)[0]!r}, which is not among the queries")
+    snapshot = here.catalog.get(name).current
+    return json_response(await unless_gone(request, _measure(here, snapshot, body)))
+
+
+async def _measure(here: State, snapshot: Snapshot, body: EvaluateRequest) -> EvaluateResponse:
+    pipelines = body.pipelines or _runnable(here, snapshot)
+    answers: dict[str, dict[str, Answer]] = {name: {} for name in pipelines}
+    for query in body.qrels:
+        for name, pipeline in pipelines.items():
+            asked = _request(here, body.queries[query], pipeline, body.timeout_ms)
+            answers[name][query] = answer_of(await here.engine.search(snapshot, asked))
+    reports = await asyncio.to_thread(compare, body.qrels, answers, seed=body.seed)
+    return {
+        "generation": snapshot.generation,
+        "queries": len(body.qrels),
+        "pipelines": {name: asdict(report) for name, report in reports.items()},  # type: ignore[misc]
+    }
+
+
+def _runnable(here: State, snapshot: Snapshot) -> Mapping[str, str]:
+    """The named pipelines that this collection has the components for."""
+    found = {}
+    for name in here.engine.pipelines:
+        try:
+            here.engine.plan(snapshot.schema, SearchRequest(query="?", pipeline=name))
+        except ComponentError:
+            continue
+        found[name] = name
+    return found
+
+
+def _request(here: State, query: str, pipeline: str | Pipeline, timeout_ms: int | None) -> SearchRequest:
+    most = here.settings.limits
+    return SearchRequest(
+        query=query,
+        pipeline=pipeline,
+        top_k=min(DEPTH, most.top_k),
+        fields=(),
+        timeout_ms=timeout_ms or most.timeout_ms,
+    )
