@@ -139,9 +139,9 @@ def _p_table(reports: "Mapping[str, Report]") -> Table:
 
 
 def _table(first: str, *numbers: str, title: str | None = None) -> Table:
-    table = Table(first, title=title, title_justify="left", box=SIMPLE)
+    table = Table(first, title=title, title_justify="left", box=SIMPLE, padding=0)
     for number in numbers:
-        table.add_column(number, justify="right")
+        table.add_column(number, justify="right", no_wrap=True)
     return table
 
 
