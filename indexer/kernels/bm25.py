@@ -227,12 +227,30 @@ def _open_lists(
 
     The last array is what the lists from each on can add to a row at most, one longer than the others.
     """
-    heaviest = np.argsort(-weights)
-    order = heaviest[terms[heaviest] >= 0]
-    rest = np.zeros(len(order) + 1, np.float32)
-    for i in range(len(order) - 1, -1, -1):
-        rest[i] = rest[i + 1] + _rounded(weights[order[i]], ceiling)
-    return starts[terms[order]], starts[terms[order] + 1], weights[order], rest
+    order = _heaviest_first(terms, weights)
+    count = len(order)
+    here, ends = np.empty(count, np.int64), np.empty(count, np.int64)
+    weight, rest = np.empty(count, np.float32), np.zeros(count + 1, np.float32)
+    for i in range(count - 1, -1, -1):
+        term, weight[i] = terms[order[i]], weights[order[i]]
+        here[i], ends[i] = starts[term], starts[term + 1]
+        rest[i] = rest[i + 1] + _rounded(weight[i], ceiling)
+    return here, ends, weight, rest
+
+
+@njit(nogil=True, cache=True)
+def _heaviest_first(terms: NDArray[np.int64], weights: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Places of the present terms by falling weight; inserted one by one, since questions are short."""
+    order, count = np.empty(len(terms), np.int64), 0
+    for i in range(len(terms)):
+        if terms[i] >= 0:
+            place = count
+            while place > 0 and weights[order[place - 1]] < weights[i]:
+                order[place] = order[place - 1]
+                place -= 1
+            order[place] = i
+            count += 1
+    return order[:count]
 
 
 @njit(nogil=True, cache=True)
