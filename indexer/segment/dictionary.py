@@ -8,7 +8,7 @@ true collision of hashes costs one more comparison, never a wrong answer.
 
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +81,7 @@ def _hashes(encoded: list[bytes], digest: Digest) -> NDArray[np.uint64]:
 
 
 def _packed(encoded: list[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-    offsets = np.zeros(len(encoded) + 1, np.uint64)
-    np.cumsum(np.fromiter(map(len, encoded), np.uint64, len(encoded)), out=offsets[1:])
+    offsets = np.fromiter(accumulate(map(len, encoded), initial=0), np.uint64, len(encoded) + 1)
     return offsets, np.frombuffer(b"".join(encoded), np.uint8)
 
 
