@@ -37,7 +37,12 @@ def whole_numbers(fields: Any) -> Any:
     """Take 10.0 for 10, as JSON Schema does; Pydantic's strict mode would not. For `mode="before"`."""
     if not isinstance(fields, dict):
         return fields
-    return {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in fields.items()}
+    return {name: whole_number(value) for name, value in fields.items()}
+
+
+def whole_number(value: Any) -> Any:
+    """The integer that a number such as 10.0 is; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def check(request: BaseModel, limits: Limits) -> None:

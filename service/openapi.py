@@ -29,7 +29,13 @@ from service.settings import Limits
 
 PROBLEM_JSON = "application/problem+json"
 REFERENCE = "#/components/schemas/{model}"
-BOUNDS = {"integer": "maximum", "number": "maximum", "string": "maxLength", "array": "maxItems"}
+BOUNDS = {
+    "integer": "maximum",
+    "number": "maximum",
+    "string": "maxLength",
+    "array": "maxItems",
+    "object": "maxProperties",
+}
 BODY_ERRORS: list[type[ServiceError]] = [MalformedError, SlowBodyError, TooLargeError, MediaTypeError]
 
 _SCALAR = {"type": ["string", "number", "boolean"]}

@@ -6,13 +6,23 @@ needs no checking, so it is a dictionary with a declared shape: documented in Op
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 from typing_extensions import TypedDict
 
 from indexer.document import Document, DocumentId
 from indexer.segment.manifest import CollectionSchema, Component
 from service.errors import Problem
-from service.limits import SCHEMA, Limit, whole_numbers
+from service.limits import SCHEMA, Limit, whole_number, whole_numbers
 from service.stages import Pipeline
 from service.types import Account
 
@@ -82,20 +92,21 @@ class BatchRequest(Request):
     searches: Annotated[tuple[SearchRequest, ...], Strict(False), Limit("searches")] = Field(min_length=1)
 
 
+Grade = Annotated[int, BeforeValidator(whole_number), Field(ge=-1000, le=1000)]
+
+
 class EvaluateRequest(Request):
     """Judged queries of your own, and the pipelines to measure on them."""
 
-    queries: Annotated[dict[str, Query], Limit("queries")] = Field(
-        min_length=1, description="Text by query id."
-    )
-    qrels: dict[str, dict[str, int]] = Field(
+    queries: Annotated[dict[str, Query], Limit("queries")] = Field(min_length=1, description="Text by id.")
+    qrels: dict[str, dict[str, Grade]] = Field(
         min_length=1, description="Grades by query id and document id. Only judged queries are asked."
     )
     pipelines: Annotated[dict[str, Pipelines], Limit("pipelines")] | None = Field(
         None,
         min_length=1,
-        description="Pipelines by the name they have in the answer; the others are compared with the first. By "
-        "default all named ones that the collection can run.",
+        description="Pipelines by the name they have in the answer; the others are compared with the first. "
+        "By default all named ones that the collection can run.",
     )
     timeout_ms: Annotated[int, Limit("timeout_ms")] | None = Field(
         None, ge=1, description="Deadline of each search, by default the longest there is."

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import jiter
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -70,18 +71,28 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route that reads JSON strictly and no other kind of body."""
+    """A route that reads JSON strictly, no other kind of body, and no parameter that it does not know."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
+        known = _query_parameters(self.dependant)
 
         async def strict(request: Request) -> Response:
+            for name in request.query_params.keys() - known:
+                takes = ", ".join(sorted(known)) or "none"
+                raise InvalidError(f"there is no query parameter {name[:80]!r}; this route knows {takes}")
             if self.body_field is not None:
                 require_media_type(request, "application/json")
             return await handle(StrictRequest(request.scope, request.receive))
 
         return strict
+
+
+def _query_parameters(dependant: Dependant) -> set[str]:
+    """Names of the parameters of a route and of all it depends on."""
+    inner = [_query_parameters(each) for each in dependant.dependencies]
+    return {field.alias for field in dependant.query_params}.union(*inner)
 
 
 def require_media_type(request: Request, *accepted: str) -> None:

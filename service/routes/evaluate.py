@@ -1,6 +1,7 @@
 """Measuring pipelines on one's own judgments, where one's documents are."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -9,7 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import limits
-from service.errors import BusyError, ComponentError, InvalidError, NotFoundError, UnavailableError
+from service.errors import (
+    BusyError,
+    ComponentError,
+    DeadlineError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+)
 from service.evaluation import DEPTH, Answer, answer_of, compare
 from service.guards import unless_gone
 from service.schema import EvaluateRequest, EvaluateResponse, SearchRequest
@@ -28,9 +36,9 @@ router = APIRouter(prefix="/v1/collections/{name}", tags=["evaluation"], route_c
     summary="Evaluate pipelines",
 )
 async def evaluate(name: Name, body: EvaluateRequest, request: Request, here: Here) -> Response:
-    """Ask every judged query of every pipeline, by turns, and compare: nDCG@10, MRR@10, Recall@100, MAP, time.
+    """Ask every judged query of every pipeline, by turns, and compare: nDCG@10, MRR@10, Recall@100, MAP.
 
-    Judged queries without an answer count 0. One generation is used throughout.
+    Judged queries without an answer, or with one that came too late, count 0. One generation is used throughout.
     """
     limits.check(body, here.settings.limits)
     unknown = body.qrels.keys() - body.queries.keys()
@@ -46,13 +54,22 @@ async def _measure(here: State, snapshot: Snapshot, body: EvaluateRequest) -> Ev
     for query in body.qrels:
         for name, pipeline in pipelines.items():
             asked = _request(here, body.queries[query], pipeline, body.timeout_ms)
-            answers[name][query] = answer_of(await here.engine.search(snapshot, asked))
+            answers[name][query] = await _answer(here, snapshot, asked)
     reports = await asyncio.to_thread(compare, body.qrels, answers, seed=body.seed)
     return {
         "generation": snapshot.generation,
         "queries": len(body.qrels),
         "pipelines": {name: asdict(report) for name, report in reports.items()},  # type: ignore[misc]
     }
+
+
+async def _answer(here: State, snapshot: Snapshot, asked: SearchRequest) -> Answer:
+    """One that came too late counts as one without hits."""
+    began = time.perf_counter()
+    try:
+        return answer_of(await here.engine.search(snapshot, asked))
+    except DeadlineError:
+        return Answer(ids=(), took_ms=(time.perf_counter() - began) * 1000, degraded=True)
 
 
 def _runnable(here: State, snapshot: Snapshot) -> Mapping[str, str]:

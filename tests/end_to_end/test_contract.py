@@ -14,6 +14,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.openapi.checks import RejectedPositiveData
 
+from indexer.collection import NAME
 from service.app import create_app
 from service.settings import Settings
 from tests.serving import serving
@@ -26,7 +27,7 @@ SCHEMA = schemathesis.openapi.from_dict(create_app(Settings(**GIVEN)).openapi())
 UNSAID = re.compile(
     r"weights for|comes first in a pipeline|needs hits to work on|there is no pipeline|needs the component"
     r"|limit '(stages|pipeline_depth|candidates|query_bytes|filter_nodes)'|filter: |query: full query syntax"
-    r"|does not exist; the newest|metadata|bytes of UTF-8|another id"
+    r"|does not exist; the newest|not among the queries|metadata|bytes of UTF-8|another id"
 )
 
 
@@ -37,10 +38,12 @@ def ndjson(ctx: Any, value: Any) -> bytes:
 
 @SCHEMA.hook
 def map_path_parameters(ctx: Any, path_parameters: Any) -> Any:
-    """Mostly ask for what is there, since otherwise every answer is 404."""
-    if path_parameters and ctx.operation.path != "/v1/collections/{name}":
-        known = {"name": "c", "job_id": "c.job"}
-        path_parameters |= {key: known[key] for key in known.keys() & path_parameters.keys()}
+    """Ask for what is there where the name is a name, since otherwise every answer is 404."""
+    given = path_parameters or {}
+    if NAME.fullmatch(str(given.get("name"))) and ctx.operation.path != "/v1/collections/{name}":
+        given["name"] = "c"
+    if "job_id" in given:
+        given["job_id"] = "c.job"
     return path_parameters
 
 

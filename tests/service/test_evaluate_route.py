@@ -1,8 +1,11 @@
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.running import Service
+from tests.nets import WordOverlapEncoder
+from tests.running import Service, running
 
 # Each document answers the query of its letter.
 DOCUMENTS = [{"id": "a", "text": "moon"}, {"id": "b", "text": "sea water"}, {"id": "c", "text": "cat"}]
@@ -54,3 +57,18 @@ async def test_what_cannot_be_measured_is_refused(service: Service, change: dict
     await service.make()
     problem = await service.ask("POST", PATH, 422, json={**JUDGED, **change})
     assert sentence in problem["detail"]
+
+
+async def test_an_answer_that_came_too_late_counts_nothing_and_is_said(tmp_path: Path):
+    async with running(tmp_path, load=lambda _: Slow()) as service:
+        await service.make()
+        await service.put(DOCUMENTS)
+        body = {**JUDGED, "pipelines": {"dense": "dense"}, "timeout_ms": 20}
+        dense = (await service.ask("POST", PATH, json=body))["pipelines"]["dense"]
+        assert (dense["measures"]["MAP"], dense["degraded"]) == (0.0, 2)
+
+
+class Slow(WordOverlapEncoder):
+    def forward(self, tokens: Any) -> Any:
+        time.sleep(0.1)
+        return super().forward(tokens)

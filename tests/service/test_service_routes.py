@@ -137,6 +137,16 @@ async def test_errors_of_the_framework_are_problems_too(service: Service):
     assert response.headers["allow"] == "GET"
 
 
+async def test_a_parameter_that_is_not_known_is_refused(service: Service):
+    await service.make()
+    path = "/v1/collections/c/documents"
+    problem = await service.ask(
+        "POST", path, 422, json={"id": "a", "text": ""}, params={"wiat": "searchable"}
+    )
+    assert "no query parameter 'wiat'; this route knows timeout_ms, wait" in problem["detail"]
+    assert "knows none" in (await service.ask("GET", "/v1/limits", 422, params={"": ""}))["detail"]
+
+
 async def test_an_unforeseen_error_is_a_problem_with_a_request_id(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ):
