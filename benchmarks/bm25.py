@@ -5,9 +5,10 @@
 Text is synthetic: words follow Zipf's law over 200,000, with and without the 100
 most frequent, which a list of stop words would drop; a question is five words of
 one passage. Every question goes to every engine in turn, so that all see the same
-load. tantivy gets a ready-made query; bm25s (numba) and ours get the words. Scores
-of ours and bm25s must agree, rank by rank; tantivy rounds lengths to a byte, so
-its scores are close but not equal.
+load and each finds the processor's caches full of the others' data. tantivy gets a
+ready-made query; bm25s (numba) and ours get the words. Scores of ours and bm25s
+must agree, rank by rank; tantivy rounds lengths to a byte, so its scores are close
+but not equal.
 """
 
 import argparse
@@ -52,25 +53,18 @@ def questions(texts: Passages, count: int, rng: np.random.Generator) -> list[lis
     return found
 
 
-def ours(directory: Path, texts: Passages, asked: Sequence[Sequence[str]]) -> dict[str, Engine]:
-    """Our search given term numbers and weights, and with looking these up."""
+def winnow_engine(directory: Path, texts: Passages, asked: Sequence[Sequence[str]]) -> Engine:
+    """Our search, with looking up the words, their document frequencies and weights."""
     write_lexical(directory / "lexical", texts, [[] for _ in texts])
     segment = Lexical(directory / "lexical")
     average = float(segment.body_lengths.mean())
-    ready = [_weighed(segment, words) for words in asked]
 
-    def kernel(question: int, k: int) -> NDArray[np.float32]:
-        return segment.search(*ready[question], K1, B, 1.0, average, k)[1]
+    def search(question: int, k: int) -> NDArray[np.float32]:
+        terms = segment.lookup(asked[question])
+        weights = idf(segment.rows, segment.live_df(terms)).astype(np.float32)
+        return segment.search(terms, weights, K1, B, 1.0, average, k)[1]
 
-    def words(question: int, k: int) -> NDArray[np.float32]:
-        return segment.search(*_weighed(segment, asked[question]), K1, B, 1.0, average, k)[1]
-
-    return {"winnow": words, "winnow, terms looked up": kernel}
-
-
-def _weighed(segment: Lexical, words: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    terms = segment.lookup(words)
-    return terms, idf(segment.rows, segment.live_df(terms)).astype(np.float32)
+    return search
 
 
 def tantivy_engine(directory: Path, texts: Passages, asked: Sequence[Sequence[str]]) -> Engine:
@@ -117,17 +111,11 @@ def measure(engines: dict[str, Engine], count: int, k: int, rounds: int) -> dict
     times = {name: np.full((rounds, count), np.inf) for name in engines}
     for turn in range(rounds):
         for question in range(count):
-            for name in _rotated(list(engines), question):
+            for name, engine in engines.items():
                 begin = time.perf_counter()
-                engines[name](question, k)
+                engine(question, k)
                 times[name][turn, question] = (time.perf_counter() - begin) * 1e6
     return {name: each.min(axis=0) for name, each in times.items()}
-
-
-def _rotated(names: list[str], by: int) -> list[str]:
-    """Another engine begins each time, since two of them read the same postings."""
-    by %= len(names)
-    return names[by:] + names[:by]
 
 
 def check(engines: dict[str, Engine], count: int, k: int) -> None:
@@ -145,7 +133,7 @@ def report(times: dict[str, NDArray[np.float64]], k: int) -> None:
     for name, each in times.items():
         median = float(np.median(each))
         print(
-            f"  k={k:<5} {name:<24} median {median:7.1f} µs  mean {each.mean():7.1f}  "
+            f"  k={k:<5} {name:<12} median {median:7.1f} µs  mean {each.mean():7.1f}  "
             f"p95 {np.percentile(each, 95):7.1f}  winnow takes {base / median:.2f} × its median"
         )
 
@@ -169,9 +157,11 @@ def main() -> None:
         texts = passages(options.passages, options.words, skip, rng)
         asked = questions(texts, options.questions, rng)
         with tempfile.TemporaryDirectory() as temporary:
-            engines = ours(Path(temporary), texts, asked)
-            engines["tantivy"] = tantivy_engine(Path(temporary), texts, asked)
-            engines["bm25s numba"] = bm25s_engine(texts, asked)
+            engines = {
+                "winnow": winnow_engine(Path(temporary), texts, asked),
+                "tantivy": tantivy_engine(Path(temporary), texts, asked),
+                "bm25s numba": bm25s_engine(texts, asked),
+            }
             print(f"{len(texts):,} passages {'without' if skip else 'with'} the {STOP_WORDS} commonest words")
             for k in options.k:
                 check(engines, len(asked), k)

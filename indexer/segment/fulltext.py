@@ -115,18 +115,19 @@ class Fulltext:
 
 
 def link_snapshot(working: Path, target: Path) -> None:
-    """Make `target`, a new directory, a snapshot of the last commit; the caller synchronises it.
+    """Make the directory `target` a snapshot of the last commit; the caller synchronises it.
 
-    A merge may replace files while we link: then the list of files is read again.
+    What an interrupted attempt left there is replaced. A merge may replace files while we link:
+    then the list of files is read again.
     """
     for _ in range(100):
+        shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
         try:
             _link(working, target)
         except FileNotFoundError:
-            shutil.rmtree(target)
-        else:
-            return
+            continue
+        return
     raise RuntimeError(f"{working}: its files changed a hundred times while a snapshot was made")
 
 

@@ -195,6 +195,14 @@ def test_a_merge_that_removes_files_while_they_are_linked_is_survived(tmp_path, 
     assert set(seqs(Fulltext(tmp_path / "s", ENGLISH), "tide")) == {0, 2}
 
 
+def test_what_an_interrupted_snapshot_left_is_replaced(tmp_path):
+    write(tmp_path / "w", PASSAGES).close()
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "meta.json").write_text("half")
+    link_snapshot(tmp_path / "w", tmp_path / "s")
+    assert set(seqs(Fulltext(tmp_path / "s", ENGLISH), "tide")) == {0, 2}
+
+
 def test_checksums_of_linked_files_are_taken_over(tmp_path):
     writer = write(tmp_path / "w", PASSAGES)
     link_snapshot(tmp_path / "w", tmp_path / "one")
