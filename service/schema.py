@@ -92,7 +92,7 @@ class BatchRequest(Request):
     searches: Annotated[tuple[SearchRequest, ...], Strict(False), Limit("searches")] = Field(min_length=1)
 
 
-Grade = Annotated[int, BeforeValidator(whole_number), Field(ge=-1000, le=1000)]
+Grade = Annotated[int, Field(ge=-1000, le=1000), BeforeValidator(whole_number)]
 
 
 class EvaluateRequest(Request):

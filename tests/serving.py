@@ -10,16 +10,26 @@ from typing import Any
 import uvicorn
 
 from service.app import create_app
+from service.nets import Encoder, LoadEncoder
 from service.settings import Settings
 from service.state import State
 from tests.nets import WordOverlapEncoder
 
 
+def _word_overlap(name: str) -> Encoder:
+    return WordOverlapEncoder()
+
+
 @contextmanager
-def serving(directory: Path, load: Any = None, **settings: Any) -> Iterator[tuple[str, State]]:
-    """Serve on a free port in a thread; gives the address and the application's parts."""
+def serving(
+    directory: Path, load: LoadEncoder | None = _word_overlap, **settings: Any
+) -> Iterator[tuple[str, State]]:
+    """Serve on a free port in a thread; gives the address and the application's parts.
+
+    `load` gives its encoders; None loads them from their weights.
+    """
     given = {"worker": "external", "watch_seconds": 0.01, **settings}
-    app = create_app(Settings(data_dir=directory, **given), load=load or (lambda _: WordOverlapEncoder()))
+    app = create_app(Settings(data_dir=directory, **given), load=load)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -36,9 +36,10 @@ router = APIRouter(prefix="/v1/collections/{name}", tags=["evaluation"], route_c
     summary="Evaluate pipelines",
 )
 async def evaluate(name: Name, body: EvaluateRequest, request: Request, here: Here) -> Response:
-    """Ask every judged query of every pipeline, by turns, and compare: nDCG@10, MRR@10, Recall@100, MAP.
+    """Ask every judged query of every pipeline, by turns, and compare nDCG@10, MRR@10, Recall@100 and MAP.
 
-    Judged queries without an answer, or with one that came too late, count 0. One generation is used throughout.
+    Judged queries without an answer, or with one that came too late, count 0. All of it is asked of one
+    generation.
     """
     limits.check(body, here.settings.limits)
     unknown = body.qrels.keys() - body.queries.keys()
