@@ -11,7 +11,7 @@ import orjson
 
 from indexer.document import Document
 from indexer.filters import Filter, parse
-from indexer.queue.contract import Entry
+from indexer.queue.contract import Entry, Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,17 @@ def resolve(entries: Sequence[Entry]) -> Batch:
         )
     last: dict[str, Document | None] = {}
     for entry in entries:
-        document = Document.from_json(entry.operation.payload) if entry.operation.kind == "upsert" else None
-        key = document.id if document else entry.operation.payload.decode()
+        key, document = _read(entry.operation)
         last.pop(key, None)  # so that the order is that of the last operations
         last[key] = document
     return Batch(position, ids=tuple(last), documents=tuple(each for each in last.values() if each))
+
+
+def _read(operation: Operation) -> tuple[str, Document | None]:
+    """Return an id and the document it is to have from now on, if any."""
+    if operation.kind == "upsert":
+        document = Document.from_json(operation.payload)
+        return document.id, document
+    if operation.kind == "delete":
+        return operation.payload.decode(), None
+    raise ValueError(f"this version does not know operations of the kind {operation.kind!r}")

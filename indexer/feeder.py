@@ -124,7 +124,7 @@ class Feeder:
         try:
             batch = resolve(entries)
             self.writer.apply(batch, encoder, _Encoded(self.log, entries, listener))
-        except HINDRANCES:
+        except (*HINDRANCES, KeyboardInterrupt):
             self.log.begin(None)
             raise
         except Exception as error:  # whatever one operation brings about, the others go on

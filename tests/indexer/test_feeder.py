@@ -213,10 +213,11 @@ def test_several_bad_operations_are_all_found(collection: Collection):
 
 
 def test_payloads_that_cannot_be_read_are_given_up(collection: Collection):
-    collection.write(put("a"), Operation("upsert", b'{"id": 1}'), Operation("delete_where", b'{"$no": 1}'))
+    unreadable = Operation("upsert", b'{"id": 1}'), Operation("delete_where", b'{"$no": 1}')
+    collection.write(put("a"), *unreadable, Operation("from the future", b"a"))
     collection.drain()
     assert collection.read().ids() == ["a"]
-    assert len(collection.log.dead_letters()) == 2
+    assert len(collection.log.dead_letters()) == 3
 
 
 def test_an_operation_that_kills_the_indexer_is_found_too(collection: Collection):
@@ -243,6 +244,13 @@ def test_a_death_that_had_another_reason_accuses_nobody(collection: Collection):
         feeder._trial = Trial(1, 1)
         feeder.log.begin(feeder._trial)
         feeder.excuse()
+    assert collection.log.trial() is None
+
+
+def test_an_interrupted_batch_accuses_nobody(collection: Collection):
+    collection.write(put("a", "slow"))
+    with pytest.raises(KeyboardInterrupt):
+        collection.drain(Choosy(slow=KeyboardInterrupt()))
     assert collection.log.trial() is None
 
 
