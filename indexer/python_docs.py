@@ -277,9 +277,12 @@ def _text(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionD
 
 def _signature(arguments: ast.arguments, most: int = 8) -> str:
     """Return `(a, b, c)`, cut where it is long: a title is read, and repeated on every passage."""
-    every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-    names = [argument.arg for argument in every if argument.arg not in ("self", "cls")]
-    return f"({', '.join(names[:most] + ['…'] * (len(names) > most))})"
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
+    names += [f"*{arguments.vararg.arg}"] if arguments.vararg else []
+    names += [argument.arg for argument in arguments.kwonlyargs]
+    names += [f"**{arguments.kwarg.arg}"] if arguments.kwarg else []
+    shown = [name for name in names if name not in ("self", "cls")]
+    return f"({', '.join(shown[:most] + ['…'] * (len(shown) > most))})"
 
 
 def _re_exports(

@@ -14,7 +14,7 @@ FILES = {
 from os import path
 class Solver:
     """Solves: {LONG}."""
-    def run(self, a, /, b=1, *, c):
+    def run(self, a, /, b=1, *rest, c, **more):
         """Runs: {LONG}.
 
         And:
@@ -68,7 +68,7 @@ def test_definitions_are_filed_under_their_shortest_public_name(library: Library
 
 def test_a_document_says_where_it_is_from(library: Library):
     run = next(d for d in walk(library, ["pkg"], "pkg-dist") if d.id == "pkg.sub.Solver.run")
-    assert run.title == "pkg.sub.Solver.run(a, b, c)"
+    assert run.title == "pkg.sub.Solver.run(a, b, *rest, c, **more)"
     assert run.text == f"Runs: {LONG}.\n\nAnd:\n    indented"
     assert run.metadata == {"package": "pkg-dist", "kind": "method", "module": "pkg.sub", "length": 15}
 
