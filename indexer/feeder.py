@@ -206,6 +206,7 @@ def _open_log(directory: Path, applied: int) -> Log:
             "back that belongs to this index, or index the documents into a new collection"
         )
     log.prune(applied)
+    log.report_problem(None)
     return log
 
 

@@ -6,7 +6,7 @@ made again from the published snapshot whenever it is opened.
 
 import errno
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +51,9 @@ class TextIndex:
         return self._published
 
     def close(self) -> None:
-        """Let the working directory go."""
-        self._writer.close()
+        """Let the working directory go. What tantivy cannot finish in it is of no use to anybody any more."""
+        with suppress(ValueError):
+            self._writer.close()
 
     def _add(self, part: Part) -> None:
         store = part.segment.store

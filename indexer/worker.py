@@ -23,6 +23,7 @@ from indexer.feeder import Feeder
 from indexer.lock import Locked
 from indexer.queue.contract import LogUnavailable
 from indexer.queue.sqlite import SqliteLog
+from indexer.segment.arrays import CorruptFile
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +68,10 @@ class Worker:
         return any(worked)
 
     def claim(self) -> None:
-        """Open every collection there is now; Locked if another worker has one."""
+        """Open every collection that can be opened now; Locked if another worker has one."""
         for name in list_collections(self.root):
-            self._open(name)
+            with suppress(CorruptFile, OSError):  # its turn will come, and the reason be told
+                self._open(name)
 
     def excuse(self) -> None:
         """See `Feeder.excuse`; may be called from another thread, to end the process after it."""
@@ -97,7 +99,6 @@ class Worker:
         if name not in self._feeders:
             directory = collection_path(self.root, name)
             self._feeders[name] = Feeder(directory, self._encoders, self._merging)
-            self._feeders[name].log.report_problem(None)
         return self._feeders[name]
 
     def _let_go(self, names: Sequence[str]) -> None:
