@@ -12,6 +12,7 @@ from service.commands.common import CommandError
 BATCH_DOCUMENTS = 500
 BATCH_BYTES = 8 * 2**20
 BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+SHOWN_POLL_SECONDS = 0.02
 MOST_WAITS = 100  # for a busy service, before giving up
 
 
@@ -76,6 +77,14 @@ class Client:
             if job["collection"] == collection
         ]
         return newest_first[::-1]
+
+    def wait_until_shown(self, collection: str) -> None:
+        """Return when the service searches everything that was written to a collection.
+
+        A job is done when its generation is published; the service opens that a moment later.
+        """
+        while self._json("GET", f"/v1/collections/{collection}")["queued"]:
+            time.sleep(SHOWN_POLL_SECONDS)
 
     def search(self, collection: str, request: dict[str, Any]) -> dict[str, Any]:
         """Return the whole answer to a search request."""

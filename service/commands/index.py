@@ -58,3 +58,4 @@ def _through_service(
         for job, documents in client.upload(collection, read_documents(source)):
             watch.add(job, documents)
         watch.wait()
+        client.wait_until_shown(collection)

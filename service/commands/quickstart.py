@@ -84,6 +84,7 @@ def fill(client: Client, sent_file: Path, console: Console) -> None:
         for job_id, documents in _send(client, sent_file):
             watch.add(job_id, documents)
         watch.wait()
+        client.wait_until_shown(COLLECTION)
 
 
 def _send(client: Client, sent_file: Path) -> Iterator[tuple[str, int]]:
@@ -107,6 +108,6 @@ def _invitation(client: Client, address: str, *, needs_key: bool) -> str:
     return (
         f"Collection {chosen['name']!r} has {chosen['documents']} documents. Ask it something:\n\n"
         f"  curl -s {address}/v1/collections/{chosen['name']}/search{key} "
-        f'-H \'Content-Type: application/json\' -d \'{{"query": "{QUESTION}", "top_k": 3}}\'\n\n'
+        f'-H \'Content-Type: application/json\' -d \'{{"query": "{QUESTION}", "top_k": 1}}\' | python3 -m json.tool\n\n'
         f"The contract is at {address}/openapi.json. Ctrl-C stops the service."
     )
