@@ -5,6 +5,7 @@ service's own API while it already answers. How many documents were accepted is 
 are, so a start that was interrupted goes on where it was; what was accepted is in the log and needs no help.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -105,9 +106,10 @@ def _invitation(client: Client, address: str, *, needs_key: bool) -> str:
     collections: list[dict[str, Any]] = client.collections()
     chosen = next((c for c in collections if c["name"] == COLLECTION), collections[0])
     key = ' -H "Authorization: Bearer $WINNOW_API_KEY"' if needs_key else ""
+    body = json.dumps({"query": QUESTION, "top_k": 1})
     return (
         f"Collection {chosen['name']!r} has {chosen['documents']} documents. Ask it something:\n\n"
         f"  curl -s {address}/v1/collections/{chosen['name']}/search{key} "
-        f'-H \'Content-Type: application/json\' -d \'{{"query": "{QUESTION}", "top_k": 1}}\' | python3 -m json.tool\n\n'
+        f"-H 'Content-Type: application/json' -d '{body}' | python3 -m json.tool\n\n"
         f"The contract is at {address}/openapi.json. Ctrl-C stops the service."
     )
