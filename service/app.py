@@ -30,7 +30,7 @@ from service.state import State
 from service.warmup import Warmup
 from service.workers import Workers
 
-ROUTERS = (probes.router, collections.router, documents.router, search.router, evaluate.router, jobs.router)
+ROUTERS = (search.router, documents.router, collections.router, evaluate.router, jobs.router, probes.router)
 
 DESCRIPTION = """Documents in, the right passages out, with an honest account of how each was found.
 

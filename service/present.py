@@ -28,22 +28,24 @@ def present(search: Search, stages: Sequence[AnyStage], hits: Hits, request: Sea
 
 
 def _hits(search: Search, hits: Hits, fields: Sequence[Shown], marker: Marker | None) -> list[Hit]:
-    parts, rows = search.snapshot.locate(hits.seqs)
+    parts, rows = (each.tolist() for each in search.snapshot.locate(hits.seqs))
+    scores = hits.scores.tolist()
+    raw = {name: values.tolist() for name, values in hits.raw.items()}
     shown = []
-    for place, (part, row) in enumerate(zip(parts.tolist(), rows.tolist(), strict=True)):
+    for place, (part, row) in enumerate(zip(parts, rows, strict=True)):
         hit = _hit(search.snapshot.parts[part].segment.store, row, fields, marker)
-        hit["score"] = float(hits.scores[place])
-        hit["scores"] = {name: float(s[place]) for name, s in hits.raw.items() if not math.isnan(s[place])}
+        hit["score"] = scores[place]
+        hit["scores"] = {name: s[place] for name, s in raw.items() if not math.isnan(s[place])}
         shown.append(hit)
     return shown
 
 
 def _hit(store: Store, row: int, fields: Sequence[Shown], marker: Marker | None) -> Hit:
     number = int(store.document_of_row[row])
-    hit: Hit = {"id": store.id(number), "score": 0.0, "scores": {}}
     if not fields and marker is None:
-        return hit
+        return {"id": store.id(number), "score": 0.0, "scores": {}}
     document = store.document(number)
+    hit: Hit = {"id": document["id"], "score": 0.0, "scores": {}}
     start, end = store.spans[row].tolist()
     passage = document["text"][start:end]
     if "passage" in fields:

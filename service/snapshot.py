@@ -6,7 +6,7 @@ and let go when the snapshot is superseded, since every open one keeps a thread.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -95,19 +95,25 @@ class Snapshot:
         first_seqs = np.array([part.entry.first_seq for part in self.parts], np.int64)
         numbers = np.searchsorted(first_seqs, seqs, side="right") - 1
         rows = np.empty(len(seqs), np.int64)
-        for number in np.unique(numbers).tolist():
-            inside = numbers == number
-            rows[inside] = np.searchsorted(self.parts[number].segment.store.seqs, seqs[inside])
+        for part, inside in self._by_part(numbers):
+            rows[inside] = np.searchsorted(part.segment.store.seqs, seqs[inside])
         return numbers, rows
 
     def document_keys(self, seqs: NDArray[np.int64]) -> NDArray[np.int64]:
         """A number for each passage that is the same for passages of the same document."""
         numbers, rows = self.locate(seqs)
         documents = np.empty(len(seqs), np.int64)
-        for number in np.unique(numbers).tolist():
-            inside = numbers == number
-            documents[inside] = self.parts[number].segment.store.document_of_row[rows[inside]]
+        for part, inside in self._by_part(numbers):
+            documents[inside] = part.segment.store.document_of_row[rows[inside]]
         return (numbers.astype(np.int64) << 32) | documents
+
+    def _by_part(self, numbers: NDArray[np.intp]) -> Iterator[tuple[Part, NDArray[np.intp]]]:
+        """Every part that is among `numbers`, and where."""
+        order = np.argsort(numbers, kind="stable")
+        bounds = np.searchsorted(numbers[order], np.arange(len(self.parts) + 1))
+        for part, begin, end in zip(self.parts, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            if begin < end:
+                yield part, order[begin:end]
 
     def document_frequencies(self, terms: Sequence[str]) -> NDArray[np.int64]:
         """Live passages that hold each term. Counted once, since dead rows mean reading whole lists."""

@@ -95,7 +95,8 @@ def fuse(inputs: Sequence[Hits], scores: Sequence[NDArray[np.float64]], k: int) 
         for name, values in hits.raw.items():
             spread = raw[_unused(name, raw)] = np.full(len(seqs), np.nan, np.float32)
             spread[rows] = values
-    return Hits(seqs, total.astype(np.float32), raw).best(k)
+    fused = total.astype(np.float32)
+    return Hits(seqs, fused, raw).take(np.argsort(-fused, kind="stable")[:k])  # since seqs ascend
 
 
 def minmax(scores: Scores) -> NDArray[np.float64]:

@@ -31,18 +31,19 @@ class Group(Stage):
         return self.group(hits, search.snapshot.document_keys(hits.seqs))
 
     def group(self, hits: Hits, documents: NDArray[np.int64]) -> Hits:
-        """`documents` [hits] says which document each passage is of."""
-        order = np.lexsort((hits.seqs, -hits.scores))
+        """`documents` [hits] says which document each passage is of; hits come in order, as everywhere."""
         if self.method == "first":
             order = np.argsort(hits.seqs)
-        grouped = hits.take(order)
-        _, first, document = np.unique(documents[order], return_index=True, return_inverse=True)
-        scores = grouped.scores[first]
+            hits, documents = hits.take(order), documents[order]
+        _, first, document = np.unique(documents, return_index=True, return_inverse=True)
+        if self.method == "max":
+            return hits.take(np.sort(first))
+        scores = hits.scores[first]
         if self.method == "sum":
             counted = _place_in_document(document) < self.n
-            totals = np.bincount(document[counted], grouped.scores[counted].astype(np.float64), len(first))
+            totals = np.bincount(document[counted], hits.scores[counted].astype(np.float64), len(first))
             scores = totals.astype(np.float32)
-        chosen = grouped.take(first)
+        chosen = hits.take(first)
         return Hits(chosen.seqs, scores, chosen.raw).best(len(first))
 
 
