@@ -24,6 +24,7 @@ ID_FIELD = "id"
 MAX_BYTES = 8192
 MAX_CLAUSES = 1024
 MAX_PARENTHESES = 64
+MAX_DEPTH = 128
 MAX_EXPANDED = 64
 
 _PREFIX = re.compile(r"(.+)\*")
@@ -66,7 +67,7 @@ class Reading:
     ) -> None:
         self.wanted = Wanted()
         self._analyzer, self._schema, self._title_boost = analyzer, schema, title_boost
-        self._clauses = self._expanded = 0
+        self._clauses = self._expanded = self._depth = 0
         self._excluded = False
         self.query = self._node(read(question)) or tantivy.Query.empty_query()
 
@@ -90,6 +91,9 @@ class Reading:
         raise QuerySyntaxError(f"full query syntax: {_REFUSED.get(kind, f'{kind} is not supported')}")
 
     def _boolean(self, clauses: Sequence[tuple[str | None, dict[str, Any]]]) -> tantivy.Query | None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:  # NOT NOT NOT … needs no parentheses
+            raise QuerySyntaxError(f"a question nests at most {MAX_DEPTH} deep")
         parts = []
         for occurrence, node in clauses:
             outer, self._excluded = self._excluded, self._excluded or occurrence == "must_not"
@@ -97,6 +101,7 @@ class Reading:
             self._excluded = outer
             if query is not None:
                 parts.append((_OCCURRENCE[occurrence], query))
+        self._depth -= 1
         if parts and all(occur == tantivy.Occur.MustNot for occur, _ in parts):
             parts.append((tantivy.Occur.Must, tantivy.Query.all_query()))
         return tantivy.Query.boolean_query(parts) if parts else None
