@@ -30,6 +30,7 @@ from rich.table import Table
 from indexer.build import Passages, encode_text
 from indexer.collection import CollectionSchema, collection_path, create_collection, log_path
 from indexer.document import Document
+from indexer.kernels import warm
 from indexer.python_docs import python_documents
 from indexer.queue.contract import upsert
 from indexer.queue.sqlite import SqliteLog
@@ -103,6 +104,7 @@ def _indexing(root: Path, documents: Sequence[Document]) -> Table:
     schema = CollectionSchema()
     create_collection(root, COLLECTION, schema)
     log = SqliteLog(log_path(collection_path(root, COLLECTION)))
+    warm()
     encoder.encode(["the first forwards are slow"] * 64)
     alone = indexing = passages = 0.0
     for begin in range(0, len(documents), CHUNK):

@@ -48,6 +48,10 @@ class CachedEncoder:
         """Return the inner encoder's."""
         return self.inner.offsets(texts)
 
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the inner encoder's."""
+        return self.inner.tokenize(texts)
+
     def encode(
         self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None
     ) -> NDArray[np.float32]:
