@@ -12,7 +12,7 @@ only when all fail does fusion.
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,21 @@ from pydantic import Field, Strict, model_validator
 
 from service.limits import Limit
 from service.pipeline import Outcome, run
+from service.stages.group import Group
 from service.types import Hits, Scores, Search, Stage
 
 if TYPE_CHECKING:
     from service.stages import Pipeline
 
 Weight = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Input(NamedTuple):
+    """Hits to fuse: of each, the number of what it is a hit of, and what it adds to that one's score."""
+
+    hits: Hits
+    units: NDArray[np.int64]
+    shares: NDArray[np.float64]
 
 
 class Fuse(Stage):
@@ -39,6 +48,11 @@ class Fuse(Stage):
     inputs: Annotated[tuple["Pipeline", ...], Strict(False)] = Field(min_length=1)
     weights: Annotated[tuple[Weight, ...], Strict(False)] | None = Field(
         None, description="One per input; equal ones that sum to 1 by default."
+    )
+    unit: Literal["passage", "document"] = Field(
+        "passage",
+        description="What is fused. `document`: every input is grouped by its best passages first, and a hit "
+        "stands on the passage that gave it most.",
     )
     c: float = Field(60.0, ge=0, le=1e6, description="The constant of `rrf`.")
     k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(1000, description="Hits kept.")
@@ -57,7 +71,14 @@ class Fuse(Stage):
         found = [(o.hits, w) for o, w in zip(outcomes, weights, strict=True) if o.failure is None]
         if not found:
             raise next(o.failure for o in outcomes if o.failure is not None)
-        return fuse([h for h, _ in found], [self._scores(h) * w for h, w in found], self.k)
+        inputs = [self._input(search, hits, weight) for hits, weight in found]
+        return fuse(inputs, self.k)
+
+    def _input(self, search: Search, hits: Hits, weight: float) -> Input:
+        if self.unit == "passage":
+            return Input(hits, hits.seqs, self._scores(hits) * weight)
+        grouped = Group().group(hits, search.snapshot.document_keys(hits.seqs))
+        return Input(grouped, search.snapshot.document_keys(grouped.seqs), self._scores(grouped) * weight)
 
     def _scores(self, hits: Hits) -> NDArray[np.float64]:
         if self.method == "rrf":
@@ -84,19 +105,21 @@ async def _side_by_side(runs: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Ou
             task.cancel()
 
 
-def fuse(inputs: Sequence[Hits], scores: Sequence[NDArray[np.float64]], k: int) -> Hits:
-    """The k best of the union by the sum of `scores`, which has an array beside every input's hits."""
-    seqs = np.unique(np.concatenate([hits.seqs for hits in inputs]))
-    total = np.zeros(len(seqs))
+def fuse(inputs: Sequence[Input], k: int) -> Hits:
+    """The k best units by the sum of their shares, each standing on the passage that gave it most."""
+    units = np.unique(np.concatenate([each.units for each in inputs]))
+    total, most = np.zeros(len(units)), np.full(len(units), -1.0)
+    seqs = np.empty(len(units), np.int64)
     raw: dict[str, Scores] = {}
-    for hits, share in zip(inputs, scores, strict=True):
-        rows = np.searchsorted(seqs, hits.seqs)
-        total[rows] += share
+    for hits, of, shares in inputs:
+        rows = np.searchsorted(units, of)
+        total[rows] += shares
+        more = shares > most[rows]
+        seqs[rows[more]], most[rows[more]] = hits.seqs[more], shares[more]
         for name, values in hits.raw.items():
-            spread = raw[_unused(name, raw)] = np.full(len(seqs), np.nan, np.float32)
+            spread = raw[_unused(name, raw)] = np.full(len(units), np.nan, np.float32)
             spread[rows] = values
-    fused = total.astype(np.float32)
-    return Hits(seqs, fused, raw).take(np.argsort(-fused, kind="stable")[:k])  # since seqs ascend
+    return Hits(seqs, total.astype(np.float32), raw).best(k)
 
 
 def minmax(scores: Scores) -> NDArray[np.float64]:

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from service.errors import DeadlineError, EncoderError
 from service.pipeline import degraded, run
-from service.stages.fuse import Fuse, fuse, minmax
+from service.stages.fuse import Fuse, Input, fuse, minmax
 from service.types import Hits
-from tests.service.hand_made import Given, hits, scores, search
+from tests.service.hand_made import Documents, Given, hits, scores, search
 
 A, B, C, D = range(1, 5)
 
@@ -66,6 +66,15 @@ async def test_two_inputs_of_the_same_kind_have_names_of_their_own():
 async def test_equal_scores_go_to_the_smaller_passage():
     found = await fused(given_twice({D: 1, A: 0}, {C: 1, B: 0}))
     assert found.seqs.tolist() == [C, D, A, B]
+
+
+async def test_documents_are_fused_by_their_best_passages():
+    """Passages 1 and 2 are of document 10, each found best by another input; 3 is of document 20."""
+    stage = given_twice({1: 5, 3: 4, 2: 1}, {2: 9, 3: 6, 1: 3}, unit="document", weights=(0.4, 0.6))
+    outcome = await run([stage], search(Documents({1: 10, 2: 10, 3: 20})))
+    assert scores(outcome.hits) == {2: 1.0, 3: 0.0}, "passage 2 gave 0.6 of it"
+    assert outcome.hits.raw["one"].tolist() == [5, 4], "of the document's best passage by each input"
+    assert outcome.hits.raw["two"].tolist() == [9, 6]
 
 
 async def test_only_the_best_are_kept():
@@ -124,7 +133,7 @@ POSITIVE = st.dictionaries(st.integers(0, 20), st.floats(0, 100, width=32), max_
 @settings(max_examples=50)
 def test_a_ranking_fused_with_itself_keeps_its_order(one: dict[int, float]):
     ranking = hits(one)
-    found = fuse([ranking, ranking], [minmax(ranking.scores)] * 2, 100)
+    found = fuse([Input(ranking, ranking.seqs, minmax(ranking.scores))] * 2, 100)
     score, order = scores(found), ranking.seqs.tolist()
     assert all(score[better] >= score[worse] for better, worse in pairwise(order))
 
@@ -132,8 +141,8 @@ def test_a_ranking_fused_with_itself_keeps_its_order(one: dict[int, float]):
 @given(POSITIVE, POSITIVE)
 @settings(max_examples=50)
 def test_the_order_of_the_inputs_does_not_matter(one: dict[int, float], two: dict[int, float]):
-    inputs = [hits(one, "one"), hits(two, "two")]
-    parts = [minmax(each.scores) for each in inputs]
-    forwards, backwards = fuse(inputs, parts, 100), fuse(inputs[::-1], parts[::-1], 100)
+    given = [hits(one, "one"), hits(two, "two")]
+    inputs = [Input(each, each.seqs, minmax(each.scores)) for each in given]
+    forwards, backwards = fuse(inputs, 100), fuse(inputs[::-1], 100)
     assert scores(forwards) == scores(backwards)
     assert list(scores(forwards)) == list(scores(backwards))
