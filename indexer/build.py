@@ -25,9 +25,6 @@ from indexer.segment.manifest import CollectionSchema, FileEntry, SegmentEntry
 from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, STORE
 from indexer.segment.store import write_store
 
-SPARE_TOKENS = 16
-"""Of what an encoder can read, so many are left for special tokens and the model's own prompt."""
-
 Progress = Callable[[int, int], None]
 """Hears how many passages of how many are encoded."""
 
@@ -45,28 +42,25 @@ class Passages:
     def of(
         cls, documents: Sequence[Document], schema: CollectionSchema, encoder: Encoder | None
     ) -> "Passages":
-        """Cut the documents, by word pieces if there is an encoder and by words if not."""
-        tokens = schema.passage_tokens
-        if encoder is not None:
-            tokens = min(tokens, encoder.max_tokens - SPARE_TOKENS)
+        """Cut the documents: into word pieces and such that title and passage can be read whole if there
+        is an encoder, into words if not.
+        """
         texts = _offsets([document.text for document in documents], encoder)
         titles = _offsets([document.title for document in documents], encoder)
+        readable = _readable(encoder)
+        most = schema.passage_tokens if readable is None else title_limit(readable)
         cuts = [
             split(
                 document.text,
                 text,
-                title_tokens=len(title),
-                max_tokens=tokens,
+                max_tokens=_room(schema.passage_tokens, readable, len(title)),
                 overlap_sentences=schema.overlap_sentences,
             )
             for document, text, title in zip(documents, texts, titles, strict=True)
         ]
         return cls(
             documents,
-            [
-                clip(each.title, title, title_limit(tokens))
-                for each, title in zip(documents, titles, strict=True)
-            ],
+            [clip(each.title, title, most) for each, title in zip(documents, titles, strict=True)],
             np.repeat(np.arange(len(cuts), dtype=np.uint32), [len(cut) for cut in cuts]),
             [span for cut in cuts for span in cut],
         )
@@ -127,6 +121,18 @@ def seal(path: Path, rows: int, documents: int, first_seq: int, last_seq: int) -
 
 def _offsets(texts: Sequence[str], encoder: Encoder | None) -> list[NDArray[np.int64]]:
     return [word_offsets(text) for text in texts] if encoder is None else encoder.offsets(texts)
+
+
+def _readable(encoder: Encoder | None) -> int | None:
+    """Word pieces of text that the encoder reads beside its special tokens and its own prompt."""
+    return None if encoder is None else encoder.max_tokens - len(encoder.tokenize([""])[0])
+
+
+def _room(passage_tokens: int, readable: int | None, title: int) -> int:
+    """How many pieces a passage may have below a title of so many."""
+    if readable is None:
+        return passage_tokens
+    return min(passage_tokens, readable - min(title, title_limit(readable)))
 
 
 def _write_documents(path: Path, passages: Passages, first_seq: int, schema: CollectionSchema) -> None:

@@ -27,6 +27,10 @@ class Encoder(Protocol):
         """Return int64[m, 2], the characters of each word piece, of each whole text."""
         ...
 
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the word pieces it reads of each text, special ones and its own prompt included."""
+        ...
+
     def encode(
         self, texts: Sequence[str], *, progress: Callable[[int], None] | None = ...
     ) -> NDArray[np.float32]:

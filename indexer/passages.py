@@ -37,9 +37,9 @@ def word_offsets(text: str) -> Offsets:
     return np.array([match.span() for match in _WORD.finditer(text)], np.int64).reshape(-1, 2)
 
 
-def title_limit(max_tokens: int) -> int:
-    """How many word pieces of a title count: never more than a third of a passage."""
-    return min(MOST_TITLE_TOKENS, max_tokens // 3)
+def title_limit(readable: int) -> int:
+    """How many word pieces of a title are joined to a passage: at most a third of what an encoder reads."""
+    return min(MOST_TITLE_TOKENS, readable // 3)
 
 
 def clip(text: str, offsets: Offsets, most: int) -> str:
@@ -52,23 +52,20 @@ def encode_text(title: str, passage: str) -> str:
     return f"{title} {passage}" if title else passage
 
 
-def split(
-    text: str, offsets: Offsets, *, title_tokens: int = 0, max_tokens: int = 240, overlap_sentences: int = 1
-) -> list[Span]:
+def split(text: str, offsets: Offsets, *, max_tokens: int = 240, overlap_sentences: int = 1) -> list[Span]:
     """Return the passages of `text` as (begin, end) of characters, in order; at least one.
 
     `offsets`, int64[m, 2], are the characters of each word piece of the whole text. A passage has at most
-    `max_tokens` pieces, those of the title, which is joined to each, included. A sentence that is longer is
-    cut between words, or if it has none, between pieces. A text that fits is one passage.
+    `max_tokens` pieces. A sentence that is longer is cut between words, or if it has none, between pieces.
+    A text that fits is one passage.
     """
-    budget = max_tokens - min(title_tokens, title_limit(max_tokens))
-    if len(offsets) <= budget:
+    if len(offsets) <= max_tokens:
         return [(0, len(text))]
-    units = [unit for sentence in sentences(text) for unit in _cut(text, sentence, offsets, budget)]
+    units = [unit for sentence in sentences(text) for unit in _cut(text, sentence, offsets, max_tokens)]
     firsts = np.searchsorted(offsets[:, 0], [begin for begin, _ in units])
     return [
         (units[first][0], units[last][1])
-        for first, last in _pack(np.append(firsts, len(offsets)), budget, overlap_sentences)
+        for first, last in _pack(np.append(firsts, len(offsets)), max_tokens, overlap_sentences)
     ]
 
 

@@ -62,10 +62,10 @@ def test_each_passage_carries_the_terms_of_its_title(tmp_path: Path):
     document = Document(id="a", title="Old sea", text="One two three four five six seven eight. " * 3)
     _, segment = build(tmp_path, document)
     assert segment.lexical is not None
-    assert segment.lexical.title_lengths.tolist() == [2, 2, 2]
-    assert segment.lexical.body_lengths.tolist() == [8, 8, 8]
+    assert segment.lexical.title_lengths.tolist() == [2, 2]
+    assert segment.lexical.body_lengths.tolist() == [16, 16]
     rows, tf, title_tf = segment.lexical.postings(int(segment.lexical.lookup(["sea"])[0]))
-    assert (rows.tolist(), tf.tolist(), title_tf.tolist()) == ([0, 1, 2], [0, 0, 0], [1, 1, 1])
+    assert (rows.tolist(), tf.tolist(), title_tf.tolist()) == ([0, 1], [0, 0], [1, 1])
 
 
 def test_vectors_are_of_title_and_passage_together(tmp_path: Path):
@@ -84,10 +84,15 @@ def test_a_long_title_is_clipped_so_that_the_passage_is_read(tmp_path: Path):
             return super().encode(texts, **options)
 
     encoder = Reading()
-    schema = CollectionSchema(passage_tokens=18)
-    document = Document(id="a", title="w " * 500, text="the end")
-    build_segment(tmp_path, "one", [document], 0, schema, encoder, Analyzer("none"))
-    assert encoder.read == ["w w w w w w the end"]
+    encoder.max_tokens = 13  # 11 beside two special ones: 3 for the title, so 8 for the passage
+    document = Document(id="a", title="w " * 500, text="one two three four five six. Then it ends")
+    build_segment(tmp_path, "one", [document], 0, CollectionSchema(), encoder, Analyzer("none"))
+    assert encoder.read == ["w w w one two three four five six.", "w w w Then it ends"]
+
+
+def test_a_title_costs_a_passage_nothing_while_both_can_be_read(tmp_path: Path):
+    _, segment = build(tmp_path, Document(id="a", title="Five words are its title", text="w " * 16))
+    assert segment.rows == 1
 
 
 def test_components_decide_what_is_written(tmp_path: Path):

@@ -68,12 +68,9 @@ def test_text_without_spaces_is_cut_between_pieces():
     assert passages("潮汐是月亮的引力", 3) == ["潮汐是", "月亮的", "引力"]
 
 
-def test_the_title_takes_its_room_but_no_more_than_a_third():
-    text = "Ab cd. Ef gh. Ij kl."
-    assert passages(text, 6, title_tokens=0) == [text]
-    assert passages(text, 6, title_tokens=2) == ["Ab cd. Ef gh.", "Ef gh. Ij kl."]
-    assert passages(text, 6, title_tokens=99) == passages(text, 6, title_tokens=2)
-    assert title_limit(240) == 64
+def test_of_a_long_title_no_more_is_read_than_a_third_of_a_passage():
+    assert title_limit(18) == 6
+    assert title_limit(254) == 64
 
 
 def test_a_long_title_is_clipped_where_a_word_ends():
@@ -96,14 +93,13 @@ def test_a_megabyte_of_stops_is_nothing_special():
 WORDY = st.text(st.sampled_from("ab。．.!? \n\"'潮é1"), max_size=200)
 
 
-@given(WORDY, st.integers(1, 12), st.integers(0, 2), st.integers(0, 6))
-def test_passages_are_ordered_fit_and_cover_everything(text: str, tokens: int, overlap: int, title: int):
+@given(WORDY, st.integers(1, 12), st.integers(0, 2))
+def test_passages_are_ordered_fit_and_cover_everything(text: str, tokens: int, overlap: int):
     offsets = word_offsets(text)
-    spans = split(text, offsets, max_tokens=tokens, overlap_sentences=overlap, title_tokens=title)
+    spans = split(text, offsets, max_tokens=tokens, overlap_sentences=overlap)
     assert spans == sorted(set(spans))
     assert [end for _, end in spans] == sorted({end for _, end in spans})
     covered = {at for begin, end in spans for at in range(begin, end)}
     assert all(character.isspace() or at in covered for at, character in enumerate(text))
-    room = tokens - min(title, title_limit(tokens))
     for begin, end in spans:
-        assert ((offsets[:, 0] >= begin) & (offsets[:, 0] < end)).sum() <= room
+        assert ((offsets[:, 0] >= begin) & (offsets[:, 0] < end)).sum() <= tokens
