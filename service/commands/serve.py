@@ -1,5 +1,6 @@
 """`winnow serve`: the HTTP service, with the indexer beside it unless it runs elsewhere."""
 
+import os
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +59,7 @@ def make_server(settings: "Settings") -> "tuple[uvicorn.Server, socket.socket]":
 
     from service.app import create_app
 
+    make_data_dir(settings.data_dir)
     listening = listen(settings.host, settings.port)
     config = uvicorn.Config(create_app(settings), log_level="warning", access_log=False)
     return uvicorn.Server(config), listening
@@ -67,6 +69,16 @@ def run_until_stopped(server: "uvicorn.Server", listening: socket.socket) -> Non
     """Serve in this thread. uvicorn stops in good order at Ctrl-C and then raises it again, to no use."""
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
+
+
+def make_data_dir(path: Path) -> None:
+    """Make the data directory, or say at once that documents could not be kept there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"cannot use {path} for data: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise CommandError(f"cannot use {path} for data: it is not writable")
 
 
 def listen(host: str, port: int) -> socket.socket:

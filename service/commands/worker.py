@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from service.commands.common import DEFAULT_DATA_DIR, DataDir, log_to_stderr, settings_from
+from service.commands.common import DEFAULT_DATA_DIR, CommandError, DataDir, log_to_stderr, settings_from
 
 
 def worker(
@@ -18,6 +18,10 @@ def worker(
     settings = settings_from(data_dir=data_dir, host="127.0.0.1")  # it listens nowhere, so it needs no key
     log_to_stderr(logging.WARNING if embedded else logging.INFO)
 
+    from indexer.lock import Locked
     from indexer.worker import run_worker
 
-    run_worker(settings.data_dir, parent_pipe=embedded)
+    try:
+        run_worker(settings.data_dir, parent_pipe=embedded)
+    except Locked as error:
+        raise CommandError(str(error)) from error

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,6 +122,16 @@ def test_indexing_beside_a_worker_waits_for_it(corpus: Path, tmp_path: Path):
     assert search(data, "cat") == ["cats"]
 
 
+def test_a_second_worker_is_refused(tmp_path: Path):
+    lock = Lock(create_collection(tmp_path / "data", "four", CollectionSchema()))
+    command = [sys.executable, "-m", "service.cli", "worker", "--data-dir", str(tmp_path / "data")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    lock.release()
+    assert result.returncode == 1
+    assert "'four' has a writer already" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_a_bad_source_is_one_sentence(corpus: Path, tmp_path: Path):
     (corpus / "corpus.jsonl").write_text('{"id": "a"}')
     result = index(corpus, tmp_path / "data")
@@ -139,6 +151,7 @@ def test_a_bad_source_is_one_sentence(corpus: Path, tmp_path: Path):
         (["index", "corpus", "-c", "four", "--schema", "[]"], 2, "must be a JSON object"),
         (["index", "corpus", "-c", "four", "--schema", '{"k1": -1}'], 1, "k1: "),
         (["serve", "--host", "0.0.0.0"], 2, "without an API key"),
+        (["serve", "--data-dir", "corpus/qrels.tsv"], 1, "cannot use corpus/qrels.tsv for data"),
         (["evaluate", "corpus", "--pipeline", "magic"], 2, "there is no pipeline 'magic'"),
     ],
 )
