@@ -30,7 +30,10 @@ from service.workers import Workers
 NAMED: Mapping[str, Pipeline] = {
     "bm25": (Bm25(), Group()),
     "dense": (Dense(), Group()),
-    "hybrid": (Fuse(inputs=((Bm25(),), (Dense(),)), weights=(0.5, 0.5)), Group()),
+    "hybrid": (
+        Fuse(inputs=((Bm25(k=300),), (Dense(k=300),)), weights=(0.5, 0.5), unit="document"),
+        Group(),
+    ),
 }
 
 
@@ -81,9 +84,7 @@ class Engine:
             raise LimitError("candidates", self.limits.candidates, last, "offset + top_k")
         stages = self._stages(schema, request.pipeline)
         check(stages, schema, self.limits)
-        if request.group_by == "passage" and isinstance(stages[-1], Group):
-            return stages[:-1]
-        return stages
+        return ungrouped(stages) if request.group_by == "passage" else stages
 
     def _stages(self, schema: CollectionSchema, wanted: str | Pipeline | None) -> Pipeline:
         if wanted is None:
@@ -106,6 +107,14 @@ class Engine:
         wanted = parse(request.filter, self.limits.filter_depth, self.limits.filter_nodes)
         allowed = await search.in_thread(_masks, snapshot.parts, wanted)
         return replace(search, allowed=allowed)
+
+
+def ungrouped(stages: Pipeline) -> Pipeline:
+    """The same pipeline giving passages: its last stage does not group, and a first fusion fuses passages."""
+    first, *rest = stages[:-1] if isinstance(stages[-1], Group) else stages
+    if isinstance(first, Fuse):
+        first = first.model_copy(update={"unit": "passage"})
+    return (first, *rest)
 
 
 def check(stages: Sequence[AnyStage], schema: CollectionSchema, most: Limits) -> None:
