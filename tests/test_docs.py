@@ -13,7 +13,7 @@ from service.app import create_app
 from service.cli import app
 from service.engine import NAMED
 from service.settings import Limits, Settings
-from service.stages import AnyStage
+from service.stages import AnyStage, Bm25, Dense, Fuse, Group
 from service.types import Hits, Search, Stage
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +66,12 @@ def test_the_commands_in_the_readme_exist():
     for name, rest in shown:
         options = {option for parameter in commands[name].params for option in parameter.opts}
         assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", rest)) <= options, f"winnow {name}{rest}"
+
+
+def test_the_pipelines_in_the_readme_are_those_of_the_code():
+    shown = re.findall(r"^\| `(\w+)` \| `(\(.*\))` \|", read("README.md"), re.MULTILINE)
+    names = {"Bm25": Bm25, "Dense": Dense, "Fuse": Fuse, "Group": Group}
+    assert {name: eval(code, names) for name, code in shown} == dict(NAMED)
 
 
 async def test_the_stage_shown_in_the_readme_works():
