@@ -36,8 +36,13 @@ ApiKey = Annotated[
     typer.Option("--api-key", envvar="WINNOW_API_KEY", help="Key of that service.", show_envvar=True),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+Language = Annotated[
+    str | None,
+    typer.Option("--language", help="Of a new collection's texts: de, zh, none …", show_default="en"),
+]
 Schema = Annotated[
-    str, typer.Option("--schema", help='How a new collection is indexed, as JSON: \'{"language": "de"}\'.')
+    str,
+    typer.Option("--schema", help="How a new collection is indexed, as JSON: '{\"passage_tokens\": 200}'."),
 ]
 
 DEFAULT_DATA_DIR = Path("data")
@@ -80,15 +85,15 @@ def prepare_environment(cache: Path, encoders: tuple[str, ...] = ()) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def read_schema(raw: str) -> dict[str, Any]:
-    """Return the JSON object that `--schema` gives."""
+def read_schema(raw: str, language: str | None) -> dict[str, Any]:
+    """Return the JSON object that `--schema` gives, with `--language` if that is given."""
     try:
         schema = json.loads(raw)
     except ValueError as error:
         raise typer.BadParameter(f"--schema is not JSON: {error}") from error
     if not isinstance(schema, dict):
         raise typer.BadParameter("--schema must be a JSON object")
-    return schema
+    return schema if language is None else {**schema, "language": language}
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

@@ -18,7 +18,15 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from service.commands.common import CommandError, Json, Schema, prepare_environment, progress_bar, read_schema
+from service.commands.common import (
+    CommandError,
+    Json,
+    Language,
+    Schema,
+    prepare_environment,
+    progress_bar,
+    read_schema,
+)
 
 if TYPE_CHECKING:
     from service.evaluation import Qrels, Report
@@ -67,6 +75,7 @@ def evaluate(
     timeout_ms: Annotated[
         int | None, typer.Option(min=1, help="Deadline of each search.", show_default="none")
     ] = None,
+    language: Language = None,
     schema: Schema = "{}",
     as_json: Json = False,
 ) -> None:
@@ -75,7 +84,7 @@ def evaluate(
     The first run over a collection encodes it; its vectors are kept in ~/.cache/winnow for the next.
     """
     task = Task.read(dataset, queries, seed)
-    given = read_schema(schema)
+    given = read_schema(schema, language)
     reports = _measure(dataset, task, pipeline or list(DEFAULT_PIPELINES), given, timeout_ms, seed)
     name = dataset.resolve().name
     if as_json:

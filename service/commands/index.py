@@ -10,6 +10,7 @@ from service.commands.common import (
     ApiKey,
     Collection,
     DataDir,
+    Language,
     Schema,
     Url,
     progress_bar,
@@ -29,12 +30,13 @@ def index(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     url: Url = None,
     api_key: ApiKey = None,
+    language: Language = None,
     schema: Schema = "{}",
 ) -> None:
     """Index documents, replacing those of the same id. A collection that is not there yet is created."""
     from indexer.sources import count_documents
 
-    given = read_schema(schema)
+    given = read_schema(schema, language)
     total = count_documents(source)
     if url is not None:
         _through_service(source, total, collection, url, api_key, given)

@@ -97,6 +97,12 @@ def test_index_then_search(corpus: Path, tmp_path: Path):
     assert "pulls the sea" in shown
 
 
+def test_a_new_collection_may_have_another_language(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text('{"id": "katzen", "text": "Die Katzen schlafen."}')
+    index(tmp_path / "a.jsonl", tmp_path / "data", "--language", "de")
+    assert search(tmp_path / "data", "eine Katze") == ["katzen"]
+
+
 def test_indexing_again_replaces(corpus: Path, tmp_path: Path):
     index(corpus, tmp_path / "data")
     (corpus / "corpus.jsonl").write_text('{"id": "tides", "text": "Nothing of the kind."}')
@@ -150,6 +156,7 @@ def test_a_bad_source_is_one_sentence(corpus: Path, tmp_path: Path):
         (["index", "corpus", "-c", "../x"], 1, "cannot name a collection"),
         (["index", "corpus", "-c", "four", "--schema", "[]"], 2, "must be a JSON object"),
         (["index", "corpus", "-c", "four", "--schema", '{"k1": -1}'], 1, "k1: "),
+        (["index", "corpus", "-c", "four", "--language", "klingon"], 1, "unknown language 'klingon'"),
         (["serve", "--host", "0.0.0.0"], 2, "without an API key"),
         (["serve", "--data-dir", "corpus/qrels.tsv"], 1, "cannot use corpus/qrels.tsv for data"),
         (["evaluate", "corpus", "--pipeline", "magic"], 2, "there is no pipeline 'magic'"),
