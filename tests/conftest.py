@@ -1,9 +1,17 @@
-"""Fixtures that many tests need."""
+"""Fixtures that many tests need.
 
+Kernels are compiled once for this process and all those that tests start: the variable is read when numba is
+imported, so it is set before anything of ours is.
+"""
+
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "numba"))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tests.running import Service, running
 
