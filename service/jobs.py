@@ -1,11 +1,27 @@
 """Jobs as clients see them: named `COLLECTION.KEY`, so that a name alone says whose log to ask."""
 
+import asyncio
+import time
+
 import orjson
 
 from indexer.queue.contract import DeadLetter, Job
 from service.catalog import Catalog, Collection
 from service.errors import NotFoundError
 from service.schema import DeadLetterView, JobView
+
+
+SETTLE_SECONDS = 1.0
+
+
+async def settled(collection: Collection, key: str) -> Job | None:
+    """A job of which everything is published, once its counts say so: they follow a moment after."""
+    until = time.monotonic() + SETTLE_SECONDS
+    job = await asyncio.to_thread(collection.log.job, key)
+    while job is not None and job.queued and time.monotonic() < until:
+        await asyncio.sleep(0.005)
+        job = await asyncio.to_thread(collection.log.job, key)
+    return job
 
 
 def view(collection: str, job: Job) -> JobView:

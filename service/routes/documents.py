@@ -18,7 +18,7 @@ from service.catalog import Collection
 from service.errors import NotFoundError, StorageFullError, UnavailableError
 from service.guards import unless_gone
 from service.intake import Border, Intake, read_json, read_ndjson
-from service.jobs import view
+from service.jobs import settled, view
 from service.limits import Limit
 from service.schema import DeleteByIds, DeleteRequest, DocumentView, WriteResponse
 from service.state import Here, Name, State, json_response, problems
@@ -137,7 +137,7 @@ async def _written(collection: Collection, intake: Intake, waiting: Wait, reques
     searchable = False
     if waiting.seconds:
         searchable = await unless_gone(request, collection.shows(position, waiting.seconds))
-    job = await asyncio.to_thread(collection.log.job, key)
+    job = await (settled(collection, key) if searchable else asyncio.to_thread(collection.log.job, key))
     if job is None:
         raise UnavailableError(f"collection {collection.name!r} was dropped while it was written to")
     answer: WriteResponse = {
