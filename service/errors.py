@@ -206,7 +206,7 @@ def as_service_error(error: Exception) -> ServiceError:
             return InvalidError(f"query: {error}")
         case FilterError():
             return InvalidError(f"filter: {error}")
-        case LogUnavailable() if error.errno == errno.ENOSPC:
+        case OSError() if error.errno == errno.ENOSPC:
             return StorageFullError("the disk is full: nothing was written; free some space and try again")
         case LogUnavailable():
             return UnavailableError(f"the operations log does not answer: {error}", retry_after=1.0)

@@ -10,7 +10,6 @@ from service.catalog import Catalog, Collection
 from service.errors import NotFoundError
 from service.schema import DeadLetterView, JobView
 
-
 SETTLE_SECONDS = 1.0
 
 

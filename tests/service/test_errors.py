@@ -24,6 +24,7 @@ from service.errors import (
     [
         (FilterError("'x': nothing equals null"), 422, "filter: 'x': nothing equals null"),
         (LogUnavailable(errno.ENOSPC, "full"), 507, "the disk is full: nothing was written"),
+        (OSError(errno.ENOSPC, "full"), 507, "the disk is full: nothing was written"),
         (LogUnavailable(errno.EIO, "broken"), 503, "the operations log does not answer"),
         (CorruptFile("dense.bin: too short"), 503, "the index is damaged: dense.bin: too short"),
         (LimitError("top_k", 10, 11), 422, "top_k is 11; the limit 'top_k' is 10 (see /v1/limits)"),
