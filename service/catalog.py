@@ -153,7 +153,11 @@ class Catalog:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self.watch_seconds)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception:
+                log.exception("looking for new generations failed; trying again")
+                await asyncio.sleep(RETRY_SECONDS)
 
     def _look(self) -> dict[str, Stamp]:
         stamps: dict[str, Stamp] = {}

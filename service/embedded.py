@@ -56,16 +56,23 @@ class Embedded:
         pause = self.first_pause
         while True:
             began = time.monotonic()
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command, stdin=asyncio.subprocess.PIPE, start_new_session=True
-            )
-            code = await self.process.wait()
+            outcome = await self._run()
             if time.monotonic() - began > HEALTHY_SECONDS:
                 pause = self.first_pause
-            log.warning("the indexer ended with status %s; starting it again in %.1f s", code, pause)
+            log.warning("the indexer %s; starting it again in %.1f s", outcome, pause)
             await asyncio.sleep(pause)
             self.restarts += 1
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _run(self) -> str:
+        """Run one worker to its end, which comes back in words."""
+        try:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command, stdin=asyncio.subprocess.PIPE, start_new_session=True
+            )
+        except OSError as error:
+            return f"could not be started ({error})"
+        return f"ended with status {await self.process.wait()}"
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

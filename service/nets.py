@@ -79,7 +79,7 @@ class DenseNets:
             task = self._tasks[name] = asyncio.create_task(self._start(name))
         try:
             found, batcher = await asyncio.shield(task)
-        except (WeightsMissing, ValueError, OSError) as error:
+        except Exception as error:
             self._failed(name, task, error)
             raise EncoderError(f"encoder {name} cannot be loaded: {error}") from error
         self.errors.pop(name, None)
@@ -121,7 +121,8 @@ class DenseNets:
 
     def _failed(self, name: str, task: asyncio.Task[tuple[str, Batcher]], error: Exception) -> None:
         if self.errors.get(name) != str(error):
-            log.warning("encoder %s cannot be loaded: %s", name, error)
+            trace = None if isinstance(error, WeightsMissing) else error
+            log.warning("encoder %s cannot be loaded: %s", name, error, exc_info=trace)
         self.errors[name] = str(error)
         if self._tasks.get(name) is task:
             del self._tasks[name]

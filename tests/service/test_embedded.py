@@ -75,5 +75,16 @@ async def test_one_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: p
     assert not alive(number)
 
 
+async def test_a_program_that_is_not_there_is_tried_again(caplog: pytest.LogCaptureFixture):
+    keeper = Embedded(["/no/such/program"], first_pause=0.01)
+    keeper.start()
+    async with asyncio.timeout(10):
+        while keeper.restarts < 2:
+            await asyncio.sleep(0.01)
+    await keeper.stop()
+    assert not keeper.running
+    assert "could not be started" in caplog.text
+
+
 async def test_stopping_what_was_never_started_is_nothing():
     await Embedded(["true"]).stop()

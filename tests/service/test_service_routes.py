@@ -50,6 +50,15 @@ async def test_without_weights_it_is_ready_and_says_what_is_missing(tmp_path: Pa
         assert "pip install weights" in health["reasons"][0]
 
 
+async def test_weights_that_break_while_loading_are_like_missing_ones(tmp_path: Path):
+    def broken(name: str) -> Any:
+        raise KeyError("embeddings.weight")
+
+    async with running(tmp_path, load=broken) as service:
+        await ready(service)
+        assert "embeddings.weight" in (await service.ask("GET", "/readyz"))["reasons"][0]
+
+
 async def test_without_weights_words_are_found_and_vectors_are_said_to_be_missing(tmp_path: Path):
     async with running(tmp_path) as service:
         await service.make()

@@ -123,6 +123,21 @@ async def test_collections_come_and_go_at_runtime(service: Service, tmp_path: Pa
     await service.search("moon", status=404)
 
 
+async def test_the_watcher_survives_what_nobody_foresaw(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("service.catalog.RETRY_SECONDS", 0.01)
+    await service.make()
+    look, catalog = service.state.catalog._look, service.state.catalog
+    monkeypatch.setattr(catalog, "_look", lambda: 1 / 0)
+    async with asyncio.timeout(10):
+        while "ZeroDivisionError" not in caplog.text:
+            await asyncio.sleep(0.01)
+    monkeypatch.setattr(catalog, "_look", look)
+    await service.put([document("a")])
+    assert await catalog.get("c").shows(1, 10.0)
+
+
 async def test_a_damaged_generation_is_reported_and_the_one_before_goes_on(service: Service, tmp_path: Path):
     await service.make()
     await service.put([document("a")])
