@@ -1,6 +1,7 @@
 """An evaluation ranks in-process as the service does over HTTP: same documents, questions and lists."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ def test_hit_lists_are_those_of_the_service(
         client.put("/v1/collections/set", json={})
         client.post("/v1/collections/set/documents", json=corpus)
         drain(settings.data_dir, "set")
+        while client.get("/v1/collections/set").json()["queued"]:
+            time.sleep(0.01)  # until the service has opened what was published
         for pipeline in PIPELINES:
             for query, text in QUERIES.items():
                 body = {"query": text, "pipeline": pipeline, "top_k": 1000, "timeout_ms": 60_000}
