@@ -142,8 +142,8 @@ class Library:
         if found.name != "*":
             return {found.name: exports[found.original]} if found.original in exports else {}
         source = self.module(found.source)
-        names = (source and source.listed) or exports
-        return {name: exports[name] for name in names if name in exports}
+        listed = source.listed if source else frozenset()
+        return {name: each for name, each in exports.items() if not listed or name in listed}
 
     def _path(self, name: str) -> Path | None:
         relative = name.replace(".", "/")

@@ -1,5 +1,8 @@
 """A package of five files, whose public names one can work out by reading it."""
 
+import os
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -71,6 +74,24 @@ def test_a_document_says_where_it_is_from(library: Library):
     assert run.title == "pkg.sub.Solver.run(a, b, *rest, c, **more)"
     assert run.text == f"Runs: {LONG}.\n\nAnd:\n    indented"
     assert run.metadata == {"package": "pkg-dist", "kind": "method", "module": "pkg.sub", "length": 15}
+
+
+def test_the_order_does_not_depend_on_the_process(tmp_path: Path):
+    names = [f"f{number}" for number in range(30)]
+    functions = "\n".join(f'def {name}():\n    """{name} {LONG}"""' for name in names)
+    (tmp_path / "a.py").write_text(f"from b import *\n__all__ = {names}")
+    (tmp_path / "b.py").write_text(f"{functions}\n__all__ = {names}")
+    program = (
+        "import sys; from pathlib import Path; from indexer.python_docs import Library, walk; "
+        "library = Library([Path(sys.argv[1])], frozenset('ab')); "
+        "print(*(document.id for document in walk(library, ['a'], 'ab')))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    for seed in ("1", "2"):
+        run = subprocess.run(
+            command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+        )
+        assert run.stdout.split() == [f"a.{name}" for name in names], run.stderr
 
 
 def test_circular_imports_end(tmp_path: Path):
