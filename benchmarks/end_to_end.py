@@ -133,11 +133,11 @@ def _indexing(root: Path, documents: Sequence[Document]) -> Group:
         log.append([upsert(document) for document in chunk])
         indexing += _seconds(lambda: drain(root, COLLECTION, lambda _: encoder))
     log.close()
-    title = f"indexing, {encoder.name.partition('/')[0]} in {encoder.dtype}"
-    table = Table("", "documents/s", "passages/s", title=title, title_justify="left")
+    table = Table("", "documents/s", "passages/s", title="indexing")
     for name, seconds in (("raw encode", alone), ("indexing", indexing)):
         table.add_row(name, f"{len(documents) / seconds:.1f}", f"{passages / seconds:.1f}")
     note = (
+        f"{encoder.name} in {encoder.dtype}\n"
         f"indexing / raw encode {alone / indexing:.2f}; of indexing's time the encoder had "
         f"{encoder.seconds / indexing:.3f}, which is that ratio without what else the machine did\n"
     )
