@@ -12,6 +12,7 @@ path `_id` is the document's own id. A path without a value matches nothing but
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -43,16 +44,16 @@ class Leaves(Protocol):
     def exists(self, path: str) -> Mask: ...
 
 
-class Filter:
+class Filter(ABC):
     """A condition on documents. Equal, and equally hashed, when `canonical()` is the same text."""
 
+    @abstractmethod
     def mask(self, columns: Leaves, rows: int) -> Mask:
         """bool[rows], True where the row's document matches."""
-        raise NotImplementedError
 
+    @abstractmethod
     def canonical(self) -> str:
         """The same text for filters that ask the same in another order; 1 and true differ."""
-        raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Filter) and self.canonical() == other.canonical()

@@ -155,7 +155,7 @@ class Catalog:
             await asyncio.sleep(self.watch_seconds)
             try:
                 await self.refresh()
-            except Exception:
+            except Exception:  # the outermost loop: what is served goes on being served
                 log.exception("looking for new generations failed; trying again")
                 await asyncio.sleep(RETRY_SECONDS)
 

@@ -79,7 +79,7 @@ class DenseNets:
             task = self._tasks[name] = asyncio.create_task(self._start(name))
         try:
             found, batcher = await asyncio.shield(task)
-        except Exception as error:
+        except Exception as error:  # weights come from anywhere, and lexical search goes on without them
             self._failed(name, task, error)
             raise EncoderError(f"encoder {name} cannot be loaded: {error}") from error
         self.errors.pop(name, None)

@@ -7,6 +7,7 @@ far and gives hits; it may leave notes about what it could not do.
 
 import asyncio
 import time
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -155,6 +156,6 @@ class Stage(BaseModel):
     stage: str
     budget_ms: int | None = Field(None, ge=1, description="Time this stage may take, within the search's.")
 
+    @abstractmethod
     async def __call__(self, search: Search, hits: Hits) -> Hits:
         """Hits from hits; a stage that starts a pipeline ignores those it is given."""
-        raise NotImplementedError

@@ -84,13 +84,6 @@ class Columns:
         self.rows, self.documents = len(self._document_of_row), int(arrays["documents"][0])
         self._columns = _columns(arrays)
 
-    def types(self) -> dict[str, list[str]]:
-        """Dotted paths with the types of their values, sorted."""
-        found: dict[str, list[str]] = defaultdict(list)
-        for kind, path in sorted(self._columns):
-            found[path].append(kind)
-        return dict(found)
-
     def any_of(self, path: str, values: tuple[Operand, ...]) -> Mask:
         """Rows whose document has one of the values."""
         if path == RESERVED:

@@ -151,11 +151,6 @@ def read_current(directory: Path) -> Manifest:
     return _read(directory / name)
 
 
-def read_manifest(directory: Path, generation: int) -> Manifest:
-    """A named generation, while its manifest has not been swept."""
-    return _read(directory / manifest_name(generation))
-
-
 def publish(directory: Path, manifest: Manifest) -> None:
     """Make `manifest` the current generation, durably, in one rename.
 

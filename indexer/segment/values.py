@@ -8,10 +8,9 @@ conflict. Lists give several values, nested objects dotted paths, null none.
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 ColumnType = Literal["keyword", "int64", "float64", "bool", "datetime"]
-COLUMN_TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
 Scalar = str | int | float | bool
 
 INT64 = range(-(2**63), 2**63)

@@ -60,7 +60,7 @@ async def _search(
 ) -> SearchResponse | Problem:
     try:
         return await here.engine.search(collection.at(body.generation), body)
-    except Exception as error:
+    except Exception as error:  # as the application's handler would, but for one of many; bugs go there
         found = as_service_error(error)
         if found.status_code == 500:
             raise

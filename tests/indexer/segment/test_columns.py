@@ -97,16 +97,6 @@ def test_every_passage_of_a_document_answers_alike(tmp_path):
     assert parse({"a": 2}).mask(segment, 5).tolist() == [False, False, True, True, True]
 
 
-def test_types_are_listed_by_path(some):
-    assert some.types() == {
-        "at.town": ["keyword"],
-        "lang": ["keyword"],
-        "open": ["bool", "int64"],
-        "when": ["datetime"],
-        "year": ["float64", "int64"],
-    }
-
-
 scalars = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
     st.booleans(),
