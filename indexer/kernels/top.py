@@ -16,6 +16,7 @@ from indexer.kernels.scalars import Int, Real
 
 SMALLEST_BUFFER = 64
 SIGN = np.uint32(1 << 31)
+GRAIN = np.uint32(8)
 
 
 @njit(nogil=True, cache=True)
@@ -35,6 +36,51 @@ def pack(score: Real, row: Int) -> np.uint64:
 @njit(nogil=True, cache=True)
 def cut(keys: NDArray[np.uint64], size: Int, k: Int) -> np.float32:
     """Move the k largest of `size` > k keys to the front; the score of the worst of them."""
+    return _score(divide(keys, size, k))
+
+
+@njit(nogil=True, cache=True)
+def keep_best(
+    keys: NDArray[np.uint64], size: Int, k: Int, score: Int, row: Int, bar: Int
+) -> tuple[np.uint32, np.int64]:
+    """Add an unsigned 32-bit score that is not below the bar; the bar and the number of keys after it.
+
+    The upper 24 bits count, of which float32 loses none: scores that differ stay different, and a tie within
+    a segment is a tie between segments.
+    """
+    keys[size] = key_of((np.uint32(score) >> GRAIN) + 1, row)
+    if size + 1 < len(keys):
+        return np.uint32(bar), np.int64(size + 1)
+    return bar_of(divide(keys, size + 1, k)), np.int64(k)
+
+
+@njit(nogil=True, cache=True)
+def key_of(score: Int, row: Int) -> np.uint64:
+    """As `pack`, for a score that is a positive integer."""
+    return (np.uint64(score) << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(row))
+
+
+@njit(nogil=True, cache=True)
+def bar_of(key: Int) -> np.uint32:
+    """The smallest 32-bit score that has this key's score or a higher one; at least 1."""
+    bar = ((np.uint64(key) >> np.uint64(32)) - np.uint64(1)) << np.uint64(GRAIN)
+    return max(np.uint32(bar), np.uint32(1))
+
+
+@njit(nogil=True, cache=True)
+def ranked(keys: NDArray[np.uint64], size: Int, k: Int) -> NDArray[np.uint64]:
+    """The k best of `size` keys, best first; all of them when they are fewer."""
+    if size > k:
+        divide(keys, size, k)
+        size = k
+    best = keys[:size]
+    best.sort()
+    return best[::-1].copy()
+
+
+@njit(nogil=True, cache=True)
+def divide(keys: NDArray[np.uint64], size: Int, k: Int) -> np.uint64:
+    """Move the k largest of `size` > k keys to the front; the smallest of them."""
     low, high = 0, size - 1
     while low < high:
         pivot = _median(keys[low], keys[(low + high) // 2], keys[high])
@@ -54,7 +100,7 @@ def cut(keys: NDArray[np.uint64], size: Int, k: Int) -> np.float32:
             low = i
         else:
             break
-    return _score(keys[:k].min())
+    return keys[:k].min()
 
 
 @njit(nogil=True, cache=True)

@@ -12,9 +12,11 @@ about arrays marked read-only.
 """
 
 import json
+import math
+import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,23 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None
         file.write(FOOTER.pack(END, size))
 
 
+def create_arrays(path: Path, shapes: Mapping[str, tuple[Any, Sequence[int]]]) -> Arrays:
+    """Make a file of arrays of these types and shapes, all zero, and map it to be filled.
+
+    For arrays too large to be held beside those they are made from. The whole file has its place on the
+    disk when this returns (or OSError), so that filling it cannot fail; it is finished once the arrays are.
+    """
+    table, size = _table_of({name: (np.dtype(kind), tuple(shape)) for name, (kind, shape) in shapes.items()})
+    with path.open("w+b") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+        file.write(HEADER.pack(MAGIC, VERSION, len(table), zlib.crc32(table)))
+        file.write(table)
+        file.seek(size - FOOTER.size)
+        file.write(FOOTER.pack(END, size))
+    whole: np.ndarray[Any, Any] = np.memmap(path, dtype=np.uint8, mode="r+").view(np.ndarray)
+    return {name: _view(whole, entry) for name, entry in _read_table(path, whole)["arrays"].items()}
+
+
 def open_arrays(path: Path) -> Arrays:
     """The arrays of a file, mapped copy-on-write (one mapping for all of them).
 
@@ -69,15 +88,19 @@ def _storable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _table(arrays: Arrays) -> tuple[bytes, int]:
+    return _table_of({name: (array.dtype, array.shape) for name, array in arrays.items()})
+
+
+def _table_of(shapes: Mapping[str, tuple[np.dtype[Any], Sequence[int]]]) -> tuple[bytes, int]:
     """Table of contents and size of the whole file. Offsets count from the first array."""
     entries, offset = {}, 0
-    for name, array in arrays.items():
-        entries[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": offset}
-        offset += array.nbytes + (-array.nbytes % ALIGNMENT)
+    for name, (kind, shape) in shapes.items():
+        entries[name] = {"dtype": kind.newbyteorder("<").str, "shape": list(shape), "offset": offset}
+        size = math.prod(shape) * kind.itemsize
+        offset += size + (-size % ALIGNMENT)
     # The size is written with a fixed width since the table's own length depends on it.
     draft = json.dumps({"arrays": entries, "size": " " * 20}).encode()
-    start = _data_start(len(draft))
-    size = start + offset + FOOTER.size
+    size = _data_start(len(draft)) + offset + FOOTER.size
     return json.dumps({"arrays": entries, "size": f"{size:>20}"}).encode(), size
 
 
