@@ -5,6 +5,7 @@ returns; a later manifest makes it part of a generation. What is cheap comes fir
 does not fit is found before any vector is computed.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,19 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.document import Document
-from indexer.encoders import Encoder
-from indexer.passages import Span, clip, encode_text, split, title_limit, word_offsets
+from indexer.encoders import CollectionEncoders, Encoder, Scorer
+from indexer.passages import Span, clip, encode_text, joint_offsets, split, title_limit, word_offsets
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.columns import write_columns
 from indexer.segment.dense import write_dense
 from indexer.segment.durable import fsync_directory, fsync_tree
 from indexer.segment.lexical import write_lexical
 from indexer.segment.manifest import CollectionSchema, FileEntry, SegmentEntry
-from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, STORE
+from indexer.segment.quality import write_quality
+from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, QUALITY, SPARSE, STORE
+from indexer.segment.sparse import write_sparse
 from indexer.segment.store import write_store
+from models.csr import Csr, prune
 
+logger = logging.getLogger(__name__)
+
+Mask = NDArray[np.bool_]
 Progress = Callable[[int, int], None]
-"""Hears how many passages of how many are encoded."""
+"""Hears how many encodings of how many are made; a passage has one by each encoder."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +47,14 @@ class Passages:
 
     @classmethod
     def of(
-        cls, documents: Sequence[Document], schema: CollectionSchema, encoder: Encoder | None
+        cls, documents: Sequence[Document], schema: CollectionSchema, encoders: Sequence[Encoder]
     ) -> "Passages":
-        """Cut the documents: into word pieces and such that title and passage can be read whole if there
-        is an encoder, into words if not.
+        """Cut the documents: into word pieces and such that every encoder can read title and passage whole,
+        into words if there is none.
         """
-        texts = _offsets([document.text for document in documents], encoder)
-        titles = _offsets([document.title for document in documents], encoder)
-        readable = _readable(encoder)
+        texts = _offsets([document.text for document in documents], encoders)
+        titles = _offsets([document.title for document in documents], encoders)
+        readable = _readable(encoders)
         most = schema.passage_tokens if readable is None else title_limit(readable)
         cuts = [
             split(
@@ -72,6 +79,13 @@ class Passages:
             for number, (begin, end) in zip(self.document_of_row.tolist(), self.spans, strict=True)
         ]
 
+    def encoded_texts(self) -> list[str]:
+        """Return what encoders read of every passage."""
+        numbers = self.document_of_row.tolist()
+        return [
+            encode_text(self.titles[number], text) for number, text in zip(numbers, self.texts(), strict=True)
+        ]
+
 
 def build_segment(
     directory: Path,
@@ -79,25 +93,27 @@ def build_segment(
     documents: Sequence[Document],
     first_seq: int,
     schema: CollectionSchema,
-    encoder: Encoder | None,
+    encoders: CollectionEncoders,
     analyzer: Analyzer,
     progress: Progress | None = None,
 ) -> SegmentEntry:
     """Write the segment `name` of the collection in `directory`: different documents, at least one.
 
-    Passages are numbered from `first_seq`. The encoder is needed if the schema has a dense component.
+    Passages are numbered from `first_seq`. The encoders are those that the schema's components need.
     Whatever an interrupted build left under this name is replaced.
     """
-    passages = Passages.of(documents, schema, encoder)
-    texts = passages.texts()
-    path = fresh_directory(directory, name)
+    readers = encoders.encoders()
+    passages = Passages.of(documents, schema, readers)
+    path, rows = fresh_directory(directory, name), len(passages.spans)
     _write_documents(path, passages, first_seq, schema)
     if "bm25" in schema.components:
-        _write_terms(path, passages, texts, analyzer)
+        _write_terms(path, passages, analyzer)
+    texts, report = passages.encoded_texts(), _counted(progress, rows * len(readers))
     if "dense" in schema.components:
-        assert encoder is not None, "a dense component needs an encoder"
-        write_dense(path / DENSE, _encode(passages, texts, encoder, progress))
-    return seal(path, len(texts), len(documents), first_seq, first_seq + len(texts) - 1)
+        assert encoders.dense is not None, "a dense component needs an encoder"
+        write_dense(path / DENSE, encoders.dense.encode(texts, progress=report))
+    pruned = _write_sparse(path, texts, schema, encoders, report) if "sparse" in schema.components else 0
+    return seal(path, rows, len(documents), first_seq, first_seq + rows - 1, pruned)
 
 
 def fresh_directory(directory: Path, name: str) -> Path:
@@ -109,23 +125,33 @@ def fresh_directory(directory: Path, name: str) -> Path:
     return path
 
 
-def seal(path: Path, rows: int, documents: int, first_seq: int, last_seq: int) -> SegmentEntry:
+def seal(
+    path: Path, rows: int, documents: int, first_seq: int, last_seq: int, pruned_rows: int
+) -> SegmentEntry:
     """Bring a finished segment to the disk and describe it."""
     fsync_tree(path)
     fsync_directory(path.parent)
-    files = {file.name: FileEntry.of(file) for file in sorted(path.iterdir())}
     return SegmentEntry(
-        name=path.name, rows=rows, documents=documents, first_seq=first_seq, last_seq=last_seq, files=files
+        name=path.name,
+        rows=rows,
+        documents=documents,
+        first_seq=first_seq,
+        last_seq=last_seq,
+        files={file.name: FileEntry.of(file) for file in sorted(path.iterdir())},
+        pruned_rows=pruned_rows,
     )
 
 
-def _offsets(texts: Sequence[str], encoder: Encoder | None) -> list[NDArray[np.int64]]:
-    return [word_offsets(text) for text in texts] if encoder is None else encoder.offsets(texts)
+def _offsets(texts: Sequence[str], encoders: Sequence[Encoder]) -> list[NDArray[np.int64]]:
+    if not encoders:
+        return [word_offsets(text) for text in texts]
+    by_encoder = [encoder.offsets(texts) for encoder in encoders]
+    return [joint_offsets(of_text) for of_text in zip(*by_encoder, strict=True)]
 
 
-def _readable(encoder: Encoder | None) -> int | None:
-    """Word pieces of text that the encoder reads beside its special tokens and its own prompt."""
-    return None if encoder is None else encoder.max_tokens - len(encoder.tokenize([""])[0])
+def _readable(encoders: Sequence[Encoder]) -> int | None:
+    """Word pieces of text that every encoder reads beside its special tokens and its own prompt."""
+    return min((each.max_tokens - len(each.tokenize([""])[0]) for each in encoders), default=None)
 
 
 def _room(passage_tokens: int, readable: int | None, title: int) -> int:
@@ -145,22 +171,57 @@ def _write_documents(path: Path, passages: Passages, first_seq: int, schema: Col
     write_store(path / STORE, seqs, rows, spans, jsons, ids)
 
 
-def _write_terms(path: Path, passages: Passages, texts: Sequence[str], analyzer: Analyzer) -> None:
+def _write_terms(path: Path, passages: Passages, analyzer: Analyzer) -> None:
     titles = [analyzer.analyze(document.title) for document in passages.documents]
-    bodies = [analyzer.analyze(text) for text in texts]
+    bodies = [analyzer.analyze(text) for text in passages.texts()]
     write_lexical(path / LEXICAL, bodies, [titles[number] for number in passages.document_of_row.tolist()])
 
 
-def _encode(
-    passages: Passages, texts: Sequence[str], encoder: Encoder, progress: Progress | None
-) -> NDArray[np.float32]:
-    numbers, encoded = passages.document_of_row.tolist(), 0
-    joined = [encode_text(passages.titles[number], text) for number, text in zip(numbers, texts, strict=True)]
+def _write_sparse(
+    path: Path,
+    texts: Sequence[str],
+    schema: CollectionSchema,
+    encoders: CollectionEncoders,
+    report: Callable[[int], None],
+) -> int:
+    """Write the sparse vectors; return how many passages have none for want of quality."""
+    encoder = encoders.sparse
+    assert encoder is not None, "a sparse component needs an encoder"
+    kept = _worthy(path, texts, schema, encoders.quality)
+    report(int((~kept).sum()))
+    made = encoder.encode([texts[row] for row in np.flatnonzero(kept).tolist()], progress=report)
+    vectors = _spread(prune(made, schema.sparse_terms, schema.sparse_threshold), kept)
+    pieces = encoder.pieces(texts) if schema.sparse_query == "idf" else None
+    write_sparse(path / SPARSE, vectors, encoder.ceiling, encoder.vocabulary, pieces)
+    return int((~kept).sum())
+
+
+def _worthy(path: Path, texts: Sequence[str], schema: CollectionSchema, scorer: Scorer | None) -> Mask:
+    """Judge which passages get a sparse vector, and keep a record where any might not."""
+    if scorer is None or schema.least_quality is None:
+        return np.ones(len(texts), np.bool_)
+    quality = scorer.scores(texts)
+    kept: Mask = quality >= schema.least_quality
+    write_quality(path / QUALITY, quality, ~kept)
+    logger.info("%s: %d of %d passages are pruned", path.name, (~kept).sum(), len(kept))
+    return kept
+
+
+def _spread(vectors: Csr, rows: Mask) -> Csr:
+    """Put the vectors into these rows and leave the others empty."""
+    lengths = np.zeros(len(rows), np.int64)
+    lengths[rows] = np.diff(vectors.offsets)
+    return Csr(np.append(0, np.cumsum(lengths)), vectors.terms, vectors.weights)
+
+
+def _counted(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Tell `progress`, if there is one, the sum of what is reported."""
+    done = 0
 
     def report(more: int) -> None:
-        nonlocal encoded
-        encoded += more
+        nonlocal done
+        done += more
         if progress is not None:
-            progress(encoded, len(joined))
+            progress(done, total)
 
-    return encoder.encode(joined, progress=report)
+    return report

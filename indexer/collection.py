@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from indexer.segment.durable import fsync_directory
@@ -57,9 +58,12 @@ def log_path(collection: Path) -> Path:
     return collection / "log.sqlite"
 
 
-def create_collection(root: Path, name: str, schema: CollectionSchema) -> Path:
+def create_collection(
+    root: Path, name: str, schema: CollectionSchema, fingerprints: Mapping[str, str] | None = None
+) -> Path:
     """Make an empty collection, durably, and return its directory.
 
+    `fingerprints` are of what its questions depend on and its passages do not.
     Raises ValueError for a name that is not allowed, CollectionExists when it is taken.
     """
     path = collection_path(root, name)
@@ -67,7 +71,7 @@ def create_collection(root: Path, name: str, schema: CollectionSchema) -> Path:
     fresh = path.parent / f".new-{name}-{secrets.token_hex(4)}"
     for part in ("segments", "tombstones"):
         (fresh / part).mkdir(parents=True)
-    publish(fresh, Manifest(generation=0, schema_=schema))
+    publish(fresh, Manifest(generation=0, schema_=schema, fingerprints=dict(fingerprints or {})))
     try:
         os.rename(fresh, path)  # noqa: PTH104 - a directory replaces nothing but an empty one
     except OSError as error:

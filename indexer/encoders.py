@@ -1,22 +1,31 @@
 """The nets a worker needs, loaded when a collection first asks for them and then kept.
 
-A worker whose collections have no dense component never loads one, and never imports what loads it.
+A worker whose collections have words only never loads one, and never imports what loads it.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.segment.manifest import CollectionSchema
+from models.csr import Csr
+from models.roles import Role
 
-class Encoder(Protocol):
-    """What the indexer asks of `models.dense.DenseEncoder`."""
+
+class Net(Protocol):
+    """Whatever is loaded from weights."""
 
     @property
     def fingerprint(self) -> str:
-        """Differs between any two encoders whose vectors differ."""
+        """Differs between any two nets whose output differs."""
         ...
+
+
+class Encoder(Net, Protocol):
+    """What cutting passages asks of any encoder: how it reads a text."""
 
     @property
     def max_tokens(self) -> int:
@@ -31,6 +40,10 @@ class Encoder(Protocol):
         """Return the word pieces it reads of each text, special ones and its own prompt included."""
         ...
 
+
+class DenseEncoder(Encoder, Protocol):
+    """What the indexer asks of `models.dense.DenseEncoder`."""
+
     def encode(
         self, texts: Sequence[str], *, progress: Callable[[int], None] | None = ...
     ) -> NDArray[np.float32]:
@@ -38,29 +51,98 @@ class Encoder(Protocol):
         ...
 
 
-LoadEncoder = Callable[[str], Encoder]
+class SparseEncoder(Encoder, Protocol):
+    """What the indexer asks of `models.sparse.SparseEncoder`."""
+
+    @property
+    def vocabulary(self) -> int:
+        """How many vocabulary entries there are."""
+        ...
+
+    @property
+    def ceiling(self) -> float:
+        """No weight is above it."""
+        ...
+
+    def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = ...) -> Csr:
+        """Return a row of weights for each text; `progress` hears of every few texts how many they are."""
+        ...
+
+    def pieces(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Return the different word pieces of each text, ascending."""
+        ...
+
+
+class Scorer(Net, Protocol):
+    """What the indexer asks of the scorers in `models.quality`."""
+
+    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the quality of each text, float32[n]."""
+        ...
+
+
+Load = Callable[[Role, str], Net]
+"""Loads the net of a name for a role."""
 
 
 class WrongEncoder(Exception):  # noqa: N818 (it says a state)
     """The encoder of this name is not the one that made the collection's vectors."""
 
 
+@dataclass(frozen=True)
+class CollectionEncoders:
+    """The nets that make a collection's passages; None where its schema asks for none."""
+
+    dense: DenseEncoder | None = None
+    sparse: SparseEncoder | None = None
+    quality: Scorer | None = None
+
+    def encoders(self) -> list[Encoder]:
+        """Those that read passages."""
+        return [encoder for encoder in (self.dense, self.sparse) if encoder is not None]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Role -> fingerprint."""
+        nets = {"dense": self.dense, "sparse": self.sparse, "quality": self.quality}
+        return {role: net.fingerprint for role, net in nets.items() if net is not None}
+
+
 class Encoders:
-    """Encoders by name, each loaded once."""
+    """Nets by name, each loaded once."""
 
-    def __init__(self, load: LoadEncoder) -> None:
+    def __init__(self, load: Load) -> None:
         self._load = load
-        self._loaded: dict[str, Encoder] = {}
+        self._loaded: dict[tuple[Role, str], Net] = {}
 
-    def get(self, name: str, fingerprint: str | None) -> Encoder:
-        """Return the encoder `name`; WrongEncoder unless it has this fingerprint, if one is given."""
-        if name not in self._loaded:
-            self._loaded[name] = self._load(name)
-        encoder = self._loaded[name]
-        if fingerprint not in (None, encoder.fingerprint):
+    def of(self, schema: CollectionSchema, fingerprints: Mapping[str, str]) -> CollectionEncoders:
+        """Return the nets of a collection; WrongEncoder unless they have these fingerprints, if given."""
+        nets = {role: self._get(role, name, fingerprints.get(role)) for role, name in used(schema).items()}
+        return CollectionEncoders(
+            cast(DenseEncoder | None, nets.get("dense")),
+            cast(SparseEncoder | None, nets.get("sparse")),
+            cast(Scorer | None, nets.get("quality")),
+        )
+
+    def _get(self, role: Role, name: str, fingerprint: str | None) -> Net:
+        if (role, name) not in self._loaded:
+            self._loaded[role, name] = self._load(role, name)
+        net = self._loaded[role, name]
+        if fingerprint not in (None, net.fingerprint):
             raise WrongEncoder(
-                f"the vectors of this collection were made by another version of {name} (fingerprint "
-                f"{fingerprint}; {encoder.fingerprint} is installed): install that version again, or index "
+                f"the {role} part of this collection was made by another version of {name} (fingerprint "
+                f"{fingerprint}; {net.fingerprint} is installed): install that version again, or index "
                 "the documents into a new collection"
             )
-        return encoder
+        return net
+
+
+def used(schema: CollectionSchema) -> dict[Role, str]:
+    """Names of the nets that a schema asks for, by role."""
+    names: dict[Role, str] = {}
+    if "dense" in schema.components:
+        names["dense"] = schema.encoder
+    if "sparse" in schema.components:
+        names["sparse"] = schema.sparse_encoder
+        if schema.sparse_quality is not None:
+            names["quality"] = schema.sparse_quality
+    return names

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from indexer.batch import Batch, cut, resolve
 from indexer.collection import log_path
-from indexer.encoders import Encoder, Encoders
+from indexer.encoders import CollectionEncoders, Encoders, used
 from indexer.merge import Merge
 from indexer.queue.contract import Entry, Log, Trial
 from indexer.queue.sqlite import SqliteLog
@@ -67,7 +67,7 @@ class Feeder:
         except BaseException:
             self.writer.close()
             raise
-        self._limits = ENCODED if "dense" in self.writer.manifest.schema_.components else PLAIN
+        self._limits = ENCODED if used(self.writer.manifest.schema_) else PLAIN
         self._encoders = encoders
         self._executor = merging
         self._merging: tuple[Merge, Future[SegmentEntry | None]] | None = None
@@ -109,7 +109,7 @@ class Feeder:
         _gather(self.log, newest, position + most)
         entries = cut(self.log.read(position, most, self._limits.bytes))
         if not entries:  # all up to the newest are dead letters
-            self.writer.apply(Batch(newest), None)
+            self.writer.apply(Batch(newest), CollectionEncoders())
             self._settle(newest)
         elif self._suspicion is not None and self._suspicion.proven:
             self._bury(entries[0].position, self._suspicion.tries)
@@ -118,12 +118,12 @@ class Feeder:
         return True
 
     def _try(self, entries: Sequence[Entry], listener: Listener | None) -> None:
-        encoder = self._encoder(entries)
+        encoders = self._encoders_for(entries)
         self._trial = begin(entries[-1].position, len(entries), self._suspicion)
         self.log.begin(self._trial)
         try:
             batch = resolve(entries)
-            self.writer.apply(batch, encoder, _Encoded(self.log, entries, listener))
+            self.writer.apply(batch, encoders, _Encoded(self.log, entries, listener))
         except (*HINDRANCES, KeyboardInterrupt):
             self.log.begin(None)
             raise
@@ -146,12 +146,11 @@ class Feeder:
         self.log.begin(None)
         self._suspicion, self._error = None, DIED
 
-    def _encoder(self, entries: Sequence[Entry]) -> Encoder | None:
+    def _encoders_for(self, entries: Sequence[Entry]) -> CollectionEncoders:
+        if not any(entry.operation.kind == "upsert" for entry in entries):
+            return CollectionEncoders()
         manifest = self.writer.manifest
-        writes = any(entry.operation.kind == "upsert" for entry in entries)
-        if not writes or "dense" not in manifest.schema_.components:
-            return None
-        return self._encoders.get(manifest.schema_.encoder, manifest.fingerprints.get("dense"))
+        return self._encoders.of(manifest.schema_, manifest.fingerprints)
 
     def _start_merge(self) -> None:
         generation = self.writer.manifest.generation
@@ -185,7 +184,7 @@ class _Encoded:
         self._report(0, 1)
 
     def __call__(self, done: int, total: int) -> None:
-        """Hear that so many passages of so many are encoded."""
+        """Hear that so many encodings of so many are made."""
         if self._listener is not None:
             self._listener(self._operations * done // total)
         if time.monotonic() >= self._next:

@@ -18,7 +18,9 @@ from indexer.segment.columns import merge_columns
 from indexer.segment.dense import merge_dense
 from indexer.segment.lexical import merge_lexical
 from indexer.segment.manifest import SegmentEntry
-from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, STORE
+from indexer.segment.quality import merge_quality
+from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, QUALITY, SPARSE, STORE
+from indexer.segment.sparse import merge_sparse
 from indexer.segment.store import merge_store
 
 MOST_SEGMENTS = 10
@@ -44,12 +46,14 @@ class Merge:
         path = fresh_directory(directory, self.name)
         merge_store(path / STORE, [(segment.store, keep) for segment, keep in kept])
         merge_columns(path / COLUMNS, [(segment.columns, keep) for segment, keep in kept])
-        lexical = [(segment.lexical, keep) for segment, keep in kept if segment.lexical is not None]
-        dense = [(segment.dense, keep) for segment, keep in kept if segment.dense is not None]
-        if lexical:
+        if lexical := [(segment.lexical, keep) for segment, keep in kept if segment.lexical is not None]:
             merge_lexical(path / LEXICAL, lexical)
-        if dense:
+        if dense := [(segment.dense, keep) for segment, keep in kept if segment.dense is not None]:
             merge_dense(path / DENSE, dense)
+        if sparse := [(segment.sparse, keep) for segment, keep in kept if segment.sparse is not None]:
+            merge_sparse(path / SPARSE, sparse)
+        if quality := [(segment.quality, keep) for segment, keep in kept if segment.quality is not None]:
+            merge_quality(path / QUALITY, quality)
         return self._seal(path)
 
     def dead_since(self, current: Mapping[str, Part]) -> Mask:
@@ -69,7 +73,8 @@ class Merge:
     def _seal(self, path: Path) -> SegmentEntry:
         seqs = np.concatenate([part.segment.store.seqs[~part.dead] for part in self.parts])
         documents = sum(part.statistics.documents for part in self.parts)
-        return seal(path, len(seqs), documents, int(seqs[0]), int(seqs[-1]))
+        pruned = sum(part.alive_pruned for part in self.parts)
+        return seal(path, len(seqs), documents, int(seqs[0]), int(seqs[-1]), pruned)
 
 
 def plan(entries: Sequence[SegmentEntry]) -> Window | None:

@@ -37,6 +37,12 @@ class Part:
         """How many rows are alive."""
         return self.statistics.passages
 
+    @property
+    def alive_pruned(self) -> int:
+        """How many rows that are alive have no sparse vector for want of quality."""
+        quality = self.segment.quality
+        return 0 if quality is None else int((quality.pruned & ~self.dead).sum())
+
     @cached_property
     def statistics(self) -> Statistics:
         """Counts of what is alive. The passages of a document live and die together."""

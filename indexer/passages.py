@@ -7,7 +7,7 @@ text, so whatever a user is shown is the text given; each of its characters that
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -35,6 +35,27 @@ _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
 def word_offsets(text: str) -> Offsets:
     """Return int64[m, 2], the characters of each word: what counts where no encoder counts word pieces."""
     return np.array([match.span() for match in _WORD.finditer(text)], np.int64).reshape(-1, 2)
+
+
+def joint_offsets(offsets: Sequence[Offsets]) -> Offsets:
+    """Return pieces that stand for those of several tokenizers of one text: whatever part of it has at most
+    so many of them has at most so many of each.
+
+    A piece begins where a piece of any begins, several of them where several of one begin (the bytes of a
+    character, say), and ends where the next begins or a space does.
+    """
+    first, *others = offsets
+    if all(np.array_equal(first, other) for other in others):
+        return first
+    starts = [each[:, 0] for each in offsets]
+    ordinals = [np.arange(len(each)) - np.searchsorted(each, each) for each in starts]
+    width = 1 + max(len(each) for each in offsets)
+    keys = np.concatenate([start * width + ordinal for start, ordinal in zip(starts, ordinals, strict=True)])
+    pieces, place = np.unique(keys, return_inverse=True)
+    begins, ends = pieces // width, np.zeros(len(pieces), np.int64)
+    np.maximum.at(ends, place, np.concatenate([each[:, 1] for each in offsets]))
+    ends = np.minimum(np.maximum.accumulate(ends), np.append(begins[1:], ends.max(initial=0)))
+    return np.stack([begins, ends], axis=1)
 
 
 def title_limit(readable: int) -> int:

@@ -15,15 +15,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from indexer.collection import collection_path, list_collections, log_path
-from indexer.encoders import Encoder, Encoders, LoadEncoder
+from indexer.encoders import Encoders, Load
 from indexer.feeder import Feeder
 from indexer.lock import Locked
 from indexer.queue.contract import LogUnavailable
 from indexer.queue.sqlite import SqliteLog
 from indexer.segment.arrays import CorruptFile
+from models import roles
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +49,9 @@ class Pause:
 class Worker:
     """Works on every collection below `root`; `turn` gives each its next step."""
 
-    def __init__(self, root: Path, load_encoder: LoadEncoder) -> None:
+    def __init__(self, root: Path, load: Load) -> None:
         self.root = root
-        self._encoders = Encoders(load_encoder)
+        self._encoders = Encoders(load)
         self._merging = ThreadPoolExecutor(1, thread_name_prefix="merge")
         self._feeders: dict[str, Feeder] = {}
         self._pauses: dict[str, Pause] = {}
@@ -133,14 +135,14 @@ class Worker:
             log.report_problem(reason)
 
 
-def run_worker(root: Path, load_encoder: LoadEncoder | None = None, *, parent_pipe: bool = False) -> None:
+def run_worker(root: Path, load: Load | None = None, *, parent_pipe: bool = False) -> None:
     """Work on the collections below `root` until the process ends.
 
     With `parent_pipe` it ends when standard input does, so that it never outlives the service that started
     it, and waits for collections that a dying predecessor still has. Without it a collection that another
     worker has is an error: Locked. The process ends at once on SIGTERM and SIGINT; nothing is lost by it.
     """
-    worker = Worker(root, load_encoder or _load_dense(root))
+    worker = Worker(root, load or _loader(root))
     _leave_on_signals(worker)
     if parent_pipe:
         os.nice(NICENESS)
@@ -151,15 +153,13 @@ def run_worker(root: Path, load_encoder: LoadEncoder | None = None, *, parent_pi
     worker.run()
 
 
-def drain(
-    root: Path, name: str, load_encoder: LoadEncoder | None = None, progress: DrainProgress | None = None
-) -> None:
+def drain(root: Path, name: str, load: Load | None = None, progress: DrainProgress | None = None) -> None:
     """Apply everything queued for one collection, merge what is to be merged, and return.
 
     Raises what hinders it: Locked, CorruptFile, OSError, or what loading the encoder raises.
     """
     with ThreadPoolExecutor(1) as merging:
-        encoders = Encoders(load_encoder or _load_dense(root))
+        encoders = Encoders(load or _loader(root))
         feeder = Feeder(collection_path(root, name), encoders, merging)
         try:
             _drain(feeder, progress)
@@ -178,13 +178,8 @@ def _drain(feeder: Feeder, progress: DrainProgress | None) -> None:
         report(0)
 
 
-def _load_dense(root: Path) -> LoadEncoder:
-    def load(name: str) -> Encoder:
-        from models.dense import DenseEncoder
-
-        return DenseEncoder.load(name, cache=root / "cache" / "models")
-
-    return load
+def _loader(root: Path) -> Load:
+    return partial(roles.load, cache=root / "cache" / "models")
 
 
 def _trace(error: Exception) -> Exception | None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from indexer.batch import Batch
 from indexer.build import Progress, build_segment
 from indexer.document import Document
-from indexer.encoders import Encoder
+from indexer.encoders import CollectionEncoders
 from indexer.lock import Lock
 from indexer.merge import Merge, plan
 from indexer.part import Part, total
@@ -58,18 +58,18 @@ class Writer:
             self.lock.release()
             raise
 
-    def apply(self, batch: Batch, encoder: Encoder | None, progress: Progress | None = None) -> None:
-        """Publish a generation with the batch applied. The encoder is needed for documents with vectors."""
+    def apply(self, batch: Batch, encoders: CollectionEncoders, progress: Progress | None = None) -> None:
+        """Publish a generation with the batch applied. The encoders are needed for documents with vectors."""
         with self._changing():
             parts = [part.after(batch) for part in self._parts]
-            fresh = self._build(batch.documents, encoder, progress)
-            fingerprint = {"dense": encoder.fingerprint} if encoder and fresh else {}
+            fresh = self._build(batch.documents, encoders, progress)
+            fingerprints = encoders.fingerprints() if fresh else {}
             self._publish(
                 [*parts, *fresh],
                 position=batch.position,
                 next_seq=self.manifest.next_seq + sum(part.entry.rows for part in fresh),
                 lexical=self._text_after(_newly_dead(self._parts, parts), fresh),
-                fingerprints=self.manifest.fingerprints | fingerprint,
+                fingerprints=self.manifest.fingerprints | fingerprints,
             )
 
     def plan_merge(self) -> Merge | None:
@@ -128,7 +128,7 @@ class Writer:
         sweep(self.directory, kept, [self._merge.name] if self._merge else [])
 
     def _build(
-        self, documents: Sequence[Document], encoder: Encoder | None, progress: Progress | None
+        self, documents: Sequence[Document], encoders: CollectionEncoders, progress: Progress | None
     ) -> list[Part]:
         if not documents:
             return []
@@ -138,7 +138,7 @@ class Writer:
             documents,
             self.manifest.next_seq,
             self.manifest.schema_,
-            encoder,
+            encoders,
             self._analyzer,
             progress,
         )

@@ -14,6 +14,7 @@ import string
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -236,6 +237,16 @@ class WordOverlapSparseEncoder:
         term = 1 + crc32(word.encode("utf-8", "replace")) % (self.vocabulary - 1)
         self._seen[term] = word
         return term
+
+
+def word_overlap(role: str, name: str) -> Any:
+    """Load an encoder by word overlap, whatever its name."""
+    return WordOverlapSparseEncoder() if role == "sparse" else WordOverlapEncoder()
+
+
+def loading(**nets: Any) -> Callable[[str, str], Any]:
+    """A loader that gives these by role (`dense=…`), and the others by word overlap."""
+    return lambda role, name: nets.get(role) or word_overlap(role, name)
 
 
 class CountingNet(WordOverlapEncoder):

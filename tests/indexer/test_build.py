@@ -1,5 +1,6 @@
 """What a segment holds of the documents it was built from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,18 @@ import pytest
 
 from indexer.build import build_segment
 from indexer.document import Document
+from indexer.encoders import CollectionEncoders, Encoders
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.manifest import CollectionSchema, SegmentEntry
 from indexer.segment.segment import Segment, open_segment, verify_files
-from tests.nets import WordOverlapEncoder
+from models.csr import Csr
+from tests.nets import WordOverlapEncoder, WordOverlapSparseEncoder, word_overlap
 
 TIDES = Document(
     id="t", title="The tides", text="Moon pulls sea. Sea rises twice. Sun pulls too.", metadata={"y": 1}
 )
 CATS = Document(id="c", text="Cats sleep.")
+SLEEPY = Document(id="s", text="A sea cat sleeps twice.")
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +31,9 @@ def build(
     tmp_path: Path, *documents: Document, first_seq: int = 0, **schema: object
 ) -> tuple[SegmentEntry, Segment]:
     settings = CollectionSchema.model_validate({"language": "none", "passage_tokens": 16} | schema)
-    encoder = WordOverlapEncoder() if "dense" in settings.components else None
+    encoders = Encoders(word_overlap).of(settings, {})
     entry = build_segment(
-        tmp_path, "one", documents, first_seq, settings, encoder, Analyzer(settings.language)
+        tmp_path, "one", documents, first_seq, settings, encoders, Analyzer(settings.language)
     )
     return entry, open_segment(tmp_path / "segments" / "one", entry)
 
@@ -77,6 +81,47 @@ def test_vectors_are_of_title_and_passage_together(tmp_path: Path):
     assert scores[1] < 0.2
 
 
+def words(segment: Segment, row: int) -> set[str]:
+    """Which words of the tests have a weight in a passage's sparse vector."""
+    assert segment.sparse is not None
+    _, terms, _ = segment.sparse.vectors(np.array([row]))
+    known = f"{TIDES.title} {TIDES.text} {CATS.text} {SLEEPY.text}".lower().replace(".", "").split()
+    return {word for word in known if WordOverlapSparseEncoder().pieces([word])[0][0] in terms}
+
+
+def test_sparse_vectors_are_of_title_and_passage_together(tmp_path: Path):
+    _, segment = build(tmp_path, TIDES, CATS)
+    assert words(segment, 0) == {"the", "tides", "moon", "pulls", "sea", "rises", "twice", "sun", "too"}
+    assert words(segment, 1) == {"cats", "sleep"}
+
+
+class Graded(WordOverlapSparseEncoder):
+    """A word's weight is its length."""
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> Csr:
+        made = super().forward(tokens)
+        return Csr(made.offsets, made.terms, np.array([len(w) for w in self.words(made.terms)], np.float32))
+
+
+def test_a_sparse_vector_keeps_its_largest_weights(tmp_path: Path):
+    schema = CollectionSchema(components=("sparse",), sparse_terms=2, sparse_threshold=5.0)
+    encoders = CollectionEncoders(sparse=Graded())
+    entry = build_segment(tmp_path, "one", [SLEEPY, CATS], 0, schema, encoders, Analyzer("en"))
+    segment = open_segment(tmp_path / "segments" / "one", entry)
+    assert words(segment, 0) == {"sleeps", "twice"}
+    assert words(segment, 1) == {"sleep"}
+
+
+def test_pieces_are_kept_for_questions_weighed_by_idf(tmp_path: Path):
+    _, segment = build(tmp_path, TIDES, CATS)
+    assert segment.sparse is not None
+    assert segment.sparse.pieces is None
+    _, segment = build(tmp_path, TIDES, CATS, sparse_query="idf")
+    assert segment.sparse is not None
+    (moon,), (sea,) = WordOverlapSparseEncoder().pieces(["moon", "sea"])
+    assert segment.sparse.piece_frequencies()[[moon, sea]].tolist() == [1, 1]
+
+
 def test_a_long_title_is_clipped_so_that_the_passage_is_read(tmp_path: Path):
     class Reading(WordOverlapEncoder):
         def encode(self, texts, **options):
@@ -86,7 +131,8 @@ def test_a_long_title_is_clipped_so_that_the_passage_is_read(tmp_path: Path):
     encoder = Reading()
     encoder.max_tokens = 13  # 11 beside two special ones: 3 for the title, so 8 for the passage
     document = Document(id="a", title="w " * 500, text="one two three four five six. Then it ends")
-    build_segment(tmp_path, "one", [document], 0, CollectionSchema(), encoder, Analyzer("none"))
+    schema, encoders = CollectionSchema(components=("dense",)), CollectionEncoders(dense=encoder)
+    build_segment(tmp_path, "one", [document], 0, schema, encoders, Analyzer("none"))
     assert encoder.read == ["w w w one two three four five six.", "w w w Then it ends"]
 
 
@@ -98,9 +144,12 @@ def test_a_title_costs_a_passage_nothing_while_both_can_be_read(tmp_path: Path):
 def test_components_decide_what_is_written(tmp_path: Path):
     entry, segment = build(tmp_path, TIDES, components=["bm25"])
     assert segment.dense is None
-    assert "dense.bin" not in entry.files
+    assert segment.sparse is None
+    assert set(entry.files) == {"store.bin", "columns.bin", "lexical.bin"}
     entry, segment = build(tmp_path, TIDES, components=["dense"])
-    assert segment.lexical is None
+    assert set(entry.files) == {"store.bin", "columns.bin", "dense.bin"}
+    entry, segment = build(tmp_path, TIDES, components=["sparse"])
+    assert set(entry.files) == {"store.bin", "columns.bin", "sparse.bin"}
 
 
 def test_an_interrupted_build_is_replaced(tmp_path: Path):
@@ -126,8 +175,8 @@ def test_progress_counts_passages(tmp_path: Path):
         [TIDES, CATS],
         0,
         CollectionSchema(),
-        WordOverlapEncoder(),
+        Encoders(word_overlap).of(CollectionSchema(), {}),
         Analyzer("en"),
         lambda done, total: heard.append((done, total)),
     )
-    assert heard[-1] == (2, 2)
+    assert heard[-1] == (4, 4), "two passages, each by two encoders"

@@ -24,7 +24,7 @@ from indexer.text_index import TextIndex
 from indexer.trial import TRIES
 from indexer.worker import drain
 from tests.indexer.reading import Reading, quick_directory
-from tests.nets import WordOverlapEncoder
+from tests.nets import WordOverlapEncoder, WordOverlapSparseEncoder, loading, word_overlap
 
 SCHEMA = CollectionSchema(language="none", passage_tokens=16, overlap_sentences=0)
 WORDS_ONLY = CollectionSchema(language="none", components=("bm25",))
@@ -58,12 +58,12 @@ class Collection:
         return self.log.append(operations)[0]
 
     def drain(self, encoder: WordOverlapEncoder | None = None) -> None:
-        drain(self.root, "c", lambda _: encoder or WordOverlapEncoder())
+        drain(self.root, "c", loading(dense=encoder))
 
     @contextmanager
     def feeder(self, encoder: WordOverlapEncoder | None = None) -> Iterator[Feeder]:
         with ThreadPoolExecutor(1) as merging:
-            feeder = Feeder(self.directory, Encoders(lambda _: encoder or WordOverlapEncoder()), merging)
+            feeder = Feeder(self.directory, Encoders(loading(dense=encoder)), merging)
             try:
                 yield feeder
             finally:
@@ -95,7 +95,10 @@ def test_what_is_written_can_be_found(collection: Collection):
     assert reading.dense("moon and tide")[0] == ("a", pytest.approx(1.0, abs=0.01))
     assert collection.log.job(job).state == "done"
     assert reading.manifest.position == collection.log.last_position()
-    assert reading.manifest.fingerprints == {"dense": WordOverlapEncoder.fingerprint}
+    assert reading.manifest.fingerprints == {
+        "dense": WordOverlapEncoder.fingerprint,
+        "sparse": WordOverlapSparseEncoder.fingerprint,
+    }
 
 
 def test_an_update_replaces_and_a_delete_removes_all_passages(collection: Collection):
@@ -140,7 +143,7 @@ def test_a_generation_without_live_passages_is_empty(collection: Collection):
 
 
 def test_words_alone_need_no_encoder():
-    def load(name: str) -> WordOverlapEncoder:
+    def load(role: str, name: str) -> WordOverlapEncoder:
         raise AssertionError("nobody should want an encoder")
 
     with quick_directory() as root:
@@ -176,7 +179,7 @@ def test_what_a_generation_covers_is_not_applied_again(collection: Collection):
 def test_progress_counts_operations(collection: Collection):
     collection.write(*(put(str(number)) for number in range(20)))
     heard: list[tuple[int, int]] = []
-    drain(collection.root, "c", lambda _: WordOverlapEncoder(), lambda *each: heard.append(each))
+    drain(collection.root, "c", word_overlap, lambda *each: heard.append(each))
     assert heard[-1] == (20, 20)
     assert heard == sorted(heard)
 
@@ -255,7 +258,7 @@ def test_an_interrupted_batch_accuses_nobody(collection: Collection):
 
 
 def test_a_missing_encoder_leaves_operations_queued(collection: Collection):
-    def missing(name: str) -> WordOverlapEncoder:
+    def missing(role: str, name: str) -> WordOverlapEncoder:
         raise RuntimeError("install it with pip")
 
     job = collection.write(put("a"))
@@ -271,19 +274,25 @@ def test_deletes_need_no_encoder(collection: Collection):
     collection.write(put("a"))
     collection.drain()
     collection.write(delete("a"))
-    drain(collection.root, "c", lambda _: 1 / 0)
+    drain(collection.root, "c", lambda role, name: 1 / 0)
     assert collection.read().ids() == []
 
 
-def test_vectors_of_two_encoders_are_never_mixed(collection: Collection):
-    class Newer(WordOverlapEncoder):
-        fingerprint = "another"
+class Newer(WordOverlapEncoder):
+    fingerprint = "another"
 
+
+class NewerSparse(WordOverlapSparseEncoder):
+    fingerprint = "another"
+
+
+@pytest.mark.parametrize("newer", [{"dense": Newer()}, {"sparse": NewerSparse()}])
+def test_vectors_of_two_encoders_are_never_mixed(collection: Collection, newer: dict[str, Any]):
     collection.write(put("a"))
     collection.drain()
     collection.write(put("b"))
-    with pytest.raises(WrongEncoder, match="another is installed"):
-        collection.drain(Newer())
+    with pytest.raises(WrongEncoder, match=f"the {next(iter(newer))} part .* another is installed"):
+        drain(collection.root, "c", loading(**newer))
     assert collection.log.job(collection.log.jobs()[0].id).queued == 1
     assert collection.read().ids() == ["a"]
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from indexer.batch import Batch
 from indexer.build import build_segment
 from indexer.document import Document
+from indexer.encoders import Encoders
 from indexer.filters import parse
 from indexer.merge import MOST_SEGMENTS, Merge, Window, plan
 from indexer.part import Part, total
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.manifest import CollectionSchema, SegmentEntry
 from indexer.segment.segment import open_segment, verify_files
-from tests.nets import WordOverlapEncoder
+from tests.nets import word_overlap
 
 SCHEMA = CollectionSchema(language="none", passage_tokens=16, overlap_sentences=0)
 
@@ -42,9 +43,15 @@ def document(name: str, sentences: int = 1) -> Document:
     return Document(id=name, title=f"title {name}", text=text, metadata={"name": name})
 
 
-def built(directory: Path, name: str, documents: Sequence[Document], first_seq: int) -> Part:
+def built(
+    directory: Path,
+    name: str,
+    documents: Sequence[Document],
+    first_seq: int,
+    schema: CollectionSchema = SCHEMA,
+) -> Part:
     made = build_segment(
-        directory, name, documents, first_seq, SCHEMA, WordOverlapEncoder(), Analyzer("none")
+        directory, name, documents, first_seq, schema, Encoders(word_overlap).of(schema, {}), Analyzer("none")
     )
     return Part.open(directory, made)
 
@@ -107,7 +114,7 @@ def test_merging_equals_building_what_is_alive_at_once(tmp_path: Path):
     assert (entry.first_seq, entry.last_seq) == (0, 12)
     assert total([first, second]) == whole.statistics == Part.open(tmp_path, entry).statistics
     verify_files(merged.path, entry.files)
-    for name in ("lexical.bin", "dense.bin", "columns.bin"):
+    for name in ("lexical.bin", "dense.bin", "sparse.bin", "columns.bin"):
         assert (merged.path / name).read_bytes() == (whole.segment.path / name).read_bytes()
     assert [merged.store.json(n) for n in range(3)] == [each.to_json() for each in (a, c, d)]
     assert merged.store.spans.tolist() == whole.segment.store.spans.tolist()

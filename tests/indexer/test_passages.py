@@ -1,10 +1,22 @@
 """Passages end with sentences, overlap, fit, and lose nothing."""
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from indexer.passages import clip, encode_text, sentences, split, title_limit, word_offsets
+from indexer.passages import (
+    clip,
+    encode_text,
+    joint_offsets,
+    sentences,
+    split,
+    title_limit,
+    word_offsets,
+)
 
 
 def said(text: str) -> list[str]:
@@ -103,3 +115,48 @@ def test_passages_are_ordered_fit_and_cover_everything(text: str, tokens: int, o
     assert all(character.isspace() or at in covered for at, character in enumerate(text))
     for begin, end in spans:
         assert ((offsets[:, 0] >= begin) & (offsets[:, 0] < end)).sum() <= tokens
+
+
+def offsets(*spans: tuple[int, int]) -> NDArray[np.int64]:
+    return np.array(spans, np.int64).reshape(-1, 2)
+
+
+def test_pieces_of_two_tokenizers_begin_where_either_begins_one():
+    words, halves = offsets((0, 4), (5, 9)), offsets((0, 2), (2, 4), (5, 7), (7, 9))
+    assert joint_offsets([words, halves]).tolist() == halves.tolist()
+    crossing = offsets((0, 3), (3, 4), (5, 9))
+    assert joint_offsets([halves, crossing]).tolist() == [[0, 2], [2, 3], [3, 4], [5, 7], [7, 9]]
+    assert joint_offsets([words, words]) is words
+    assert joint_offsets([words, offsets()]).tolist() == words.tolist()
+
+
+def test_the_bytes_of_one_character_count_each():
+    assert joint_offsets([offsets((0, 1), (0, 1), (0, 1)), offsets((0, 1))]).tolist() == [
+        [0, 0],
+        [0, 0],
+        [0, 1],
+    ]
+
+
+@st.composite
+def tokenizers(draw: st.DrawFn) -> tuple[str, list[NDArray[np.int64]]]:
+    """A text, and where two tokenizers cut its words."""
+    text = draw(st.text("ab .", max_size=60))
+    cuts = [draw(st.sets(st.integers(0, 60))) for _ in range(2)]
+    return text, [_pieces(text, each) for each in cuts]
+
+
+def _pieces(text: str, cuts: set[int]) -> NDArray[np.int64]:
+    spans = []
+    for begin, end in word_offsets(text).tolist():
+        borders = [begin, *sorted(cut for cut in cuts if begin < cut < end), end]
+        spans += list(pairwise(borders))
+    return offsets(*spans)
+
+
+@given(tokenizers(), st.integers(1, 8))
+def test_a_passage_fits_every_tokenizer(cut: tuple[str, list[NDArray[np.int64]]], most: int):
+    text, each = cut
+    for begin, end in split(text, joint_offsets(each), max_tokens=most, overlap_sentences=1):
+        for pieces in each:
+            assert ((pieces[:, 0] >= begin) & (pieces[:, 0] < end)).sum() <= most

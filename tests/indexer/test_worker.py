@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,10 @@ from indexer.queue.sqlite import SqliteLog
 from indexer.worker import Worker, run_worker
 from indexer.writer import Writer
 from tests.indexer.reading import Reading, quick_directory
-from tests.nets import WordOverlapEncoder
+from tests.nets import WordOverlapEncoder, word_overlap
 
 WORDS_ONLY = CollectionSchema(language="none", components=("bm25",))
+VECTORS = CollectionSchema(components=("dense",), encoder="tiny")
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def root() -> Iterator[Path]:
 @pytest.fixture
 def worker(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     monkeypatch.setattr("indexer.worker.SHORTEST_PAUSE", 0.0)
-    worker = Worker(root, lambda _: WordOverlapEncoder())
+    worker = Worker(root, word_overlap)
     yield worker
     worker.close()
 
@@ -81,26 +83,26 @@ def test_every_collection_gets_its_turn(root: Path, worker: Worker):
 def test_an_encoder_is_loaded_once_for_all_who_want_it(root: Path):
     loaded = []
 
-    def load(name: str) -> WordOverlapEncoder:
-        loaded.append(name)
-        return WordOverlapEncoder()
+    def load(role: str, name: str) -> Any:
+        loaded.append((role, name))
+        return word_overlap(role, name)
 
     worker = Worker(root, load)
     write(make(root, "words"), "a")
     exhaust(worker)
     assert loaded == []
     for name in ("one", "two"):
-        write(make(root, name, CollectionSchema(encoder="tiny")), "a")
+        write(make(root, name, CollectionSchema(encoder="tiny", sparse_encoder="small")), "a")
     exhaust(worker)
-    assert loaded == ["tiny"]
+    assert loaded == [("dense", "tiny"), ("sparse", "small")]
     worker.close()
 
 
 def test_a_missing_model_holds_up_its_own_collection_only(root: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("indexer.worker.SHORTEST_PAUSE", 0.0)
     encoders: dict[str, WordOverlapEncoder] = {}
-    worker = Worker(root, lambda name: encoders[name])
-    dense, words = make(root, "dense", CollectionSchema(encoder="tiny")), make(root, "words")
+    worker = Worker(root, lambda role, name: encoders[name])
+    dense, words = make(root, "dense", VECTORS), make(root, "words")
     waiting = write(dense, "a")
     write(words, "b")
     exhaust(worker)
@@ -191,6 +193,7 @@ def test_each_generation_is_one_line(root: Path, worker: Worker, caplog: pytest.
 RUN = """
 import sys
 from pathlib import Path
+from typing import Any
 from indexer.worker import run_worker
 run_worker(Path(sys.argv[1]), parent_pipe={})
 """

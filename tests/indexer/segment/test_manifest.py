@@ -16,6 +16,7 @@ from indexer.segment.manifest import (
     read_current,
     verify_files,
 )
+from models.load import DEFAULT_DENSE, DEFAULT_SPARSE
 
 
 def manifest(generation=0, **changes):
@@ -121,11 +122,28 @@ def test_a_checksum_is_sha256_of_the_bytes(tmp_path):
         {"k1": float("nan")},
         {"b": 2},
         {"surprise": 1},
+        {"sparse_query": "words"},
+        {"sparse_idf": "bert"},
+        {"sparse_query": "encoder", "sparse_idf": "bert"},
+        {"sparse_terms": 0},
+        {"sparse_threshold": -0.1},
+        {"sparse_quality": "length"},
+        {"least_quality": 0.5},
     ],
 )
 def test_a_schema_refuses_what_it_does_not_know(wrong):
     with pytest.raises(ValidationError):
         CollectionSchema.model_validate(wrong)
+
+
+def test_what_goes_together_in_a_schema_is_given_together():
+    given = {"sparse_query": "idf", "sparse_idf": "bert", "sparse_quality": "length", "least_quality": -1.0}
+    assert CollectionSchema.model_validate(given).model_dump(include=set(given)) == given
+
+
+def test_default_encoders_are_those_of_the_models():
+    assert CollectionSchema().encoder == DEFAULT_DENSE
+    assert CollectionSchema().sparse_encoder == DEFAULT_SPARSE
 
 
 def test_components_are_a_set_in_one_order():

@@ -6,11 +6,23 @@ from indexer.segment.columns import write_columns
 from indexer.segment.dense import write_dense
 from indexer.segment.lexical import write_lexical
 from indexer.segment.manifest import SegmentEntry, measure
-from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, STORE, open_segment, verify_files
+from indexer.segment.quality import write_quality
+from indexer.segment.segment import (
+    COLUMNS,
+    DENSE,
+    LEXICAL,
+    QUALITY,
+    SPARSE,
+    STORE,
+    open_segment,
+    verify_files,
+)
+from indexer.segment.sparse import write_sparse
 from indexer.segment.store import write_store
+from models.csr import from_dense
 
 
-def build(path, rows=3, dense_rows=None):
+def build(path, rows=3, dense_rows=None, sparse_rows=None, quality_rows=None):
     path.mkdir()
     numbers = np.arange(rows, dtype=np.uint32)
     write_store(
@@ -25,6 +37,10 @@ def build(path, rows=3, dense_rows=None):
     write_lexical(path / LEXICAL, [["a"]] * rows, [[]] * rows)
     if dense_rows != 0:
         write_dense(path / DENSE, np.ones((dense_rows or rows, 2), np.float32))
+    if sparse_rows != 0:
+        write_sparse(path / SPARSE, from_dense(np.eye(sparse_rows or rows, 9, dtype=np.float32)), 8.0, 9)
+        quality = np.arange(quality_rows or rows, dtype=np.float32)
+        write_quality(path / QUALITY, quality, quality < 1)
     return SegmentEntry(
         name=path.name, rows=rows, documents=rows, first_seq=0, last_seq=rows - 1, files=measure(path)
     )
@@ -35,19 +51,24 @@ def test_components_are_opened_together(tmp_path):
     assert (segment.name, segment.rows) == ("s", 3)
     assert segment.lexical is not None
     assert segment.dense is not None
+    assert segment.sparse is not None
+    assert segment.quality is not None
+    assert segment.quality.pruned.tolist() == [True, False, False]
     assert segment.columns.any_of("_id", ("1",)).tolist() == [False, True, False]
 
 
 def test_a_component_the_collection_lacks_is_none(tmp_path):
-    assert open_segment(tmp_path / "s", build(tmp_path / "s", dense_rows=0)).dense is None
+    segment = open_segment(tmp_path / "s", build(tmp_path / "s", dense_rows=0, sparse_rows=0))
+    assert (segment.dense, segment.sparse, segment.quality) == (None, None, None)
 
 
-def test_components_of_different_lengths_are_refused(tmp_path):
-    with pytest.raises(CorruptFile, match=r"dense\.bin: 2 rows where the manifest says 3"):
-        open_segment(tmp_path / "s", build(tmp_path / "s", dense_rows=2))
+@pytest.mark.parametrize("component", ["dense", "sparse", "quality"])
+def test_components_of_different_lengths_are_refused(tmp_path, component):
+    with pytest.raises(CorruptFile, match=rf"{component}\.bin: 2 rows where the manifest says 3"):
+        open_segment(tmp_path / "s", build(tmp_path / "s", **{f"{component}_rows": 2}))
 
 
-@pytest.mark.parametrize("name", [STORE, COLUMNS, LEXICAL, DENSE])
+@pytest.mark.parametrize("name", [STORE, COLUMNS, LEXICAL, DENSE, SPARSE, QUALITY])
 def test_a_missing_or_shortened_file_is_found_at_opening(tmp_path, name):
     entry = build(tmp_path / "s")
     path = tmp_path / "s" / name
@@ -59,7 +80,7 @@ def test_a_missing_or_shortened_file_is_found_at_opening(tmp_path, name):
         open_segment(tmp_path / "s", entry)
 
 
-@pytest.mark.parametrize("name", [STORE, COLUMNS, LEXICAL, DENSE])
+@pytest.mark.parametrize("name", [STORE, COLUMNS, LEXICAL, DENSE, SPARSE, QUALITY])
 def test_every_flipped_byte_is_found_by_checksum(tmp_path, name):
     entry = build(tmp_path / "s")
     path = tmp_path / "s" / name
