@@ -12,19 +12,10 @@ from numpy.typing import NDArray
 
 from indexer.segment.manifest import CollectionSchema
 from models.csr import Csr
-from models.roles import Role
+from models.roles import Load, Loaded, Role
 
 
-class Net(Protocol):
-    """Whatever is loaded from weights."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Differs between any two nets whose output differs."""
-        ...
-
-
-class Encoder(Net, Protocol):
+class Encoder(Loaded, Protocol):
     """What cutting passages asks of any encoder: how it reads a text."""
 
     @property
@@ -73,16 +64,12 @@ class SparseEncoder(Encoder, Protocol):
         ...
 
 
-class Scorer(Net, Protocol):
+class Scorer(Loaded, Protocol):
     """What the indexer asks of the scorers in `models.quality`."""
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the quality of each text, float32[n]."""
         ...
-
-
-Load = Callable[[Role, str], Net]
-"""Loads the net of a name for a role."""
 
 
 class WrongEncoder(Exception):  # noqa: N818 (it says a state)
@@ -112,18 +99,23 @@ class Encoders:
 
     def __init__(self, load: Load) -> None:
         self._load = load
-        self._loaded: dict[tuple[Role, str], Net] = {}
+        self._loaded: dict[tuple[Role, str], Loaded] = {}
 
     def of(self, schema: CollectionSchema, fingerprints: Mapping[str, str]) -> CollectionEncoders:
         """Return the nets of a collection; WrongEncoder unless they have these fingerprints, if given."""
-        nets = {role: self._get(role, name, fingerprints.get(role)) for role, name in used(schema).items()}
+        names = schema.encoders()
+        judged = "sparse" in names
+
+        def get(role: Role, name: str | None) -> Loaded | None:
+            return None if name is None else self._get(role, name, fingerprints.get(role))
+
         return CollectionEncoders(
-            cast(DenseEncoder | None, nets.get("dense")),
-            cast(SparseEncoder | None, nets.get("sparse")),
-            cast(Scorer | None, nets.get("quality")),
+            cast(DenseEncoder | None, get("dense", names.get("dense"))),
+            cast(SparseEncoder | None, get("sparse", names.get("sparse"))),
+            cast(Scorer | None, get("quality", schema.sparse_quality if judged else None)),
         )
 
-    def _get(self, role: Role, name: str, fingerprint: str | None) -> Net:
+    def _get(self, role: Role, name: str, fingerprint: str | None) -> Loaded:
         if (role, name) not in self._loaded:
             self._loaded[role, name] = self._load(role, name)
         net = self._loaded[role, name]
@@ -134,15 +126,3 @@ class Encoders:
                 "the documents into a new collection"
             )
         return net
-
-
-def used(schema: CollectionSchema) -> dict[Role, str]:
-    """Names of the nets that a schema asks for, by role."""
-    names: dict[Role, str] = {}
-    if "dense" in schema.components:
-        names["dense"] = schema.encoder
-    if "sparse" in schema.components:
-        names["sparse"] = schema.sparse_encoder
-        if schema.sparse_quality is not None:
-            names["quality"] = schema.sparse_quality
-    return names

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from indexer.batch import Batch, cut, resolve
 from indexer.collection import log_path
-from indexer.encoders import CollectionEncoders, Encoders, used
+from indexer.encoders import CollectionEncoders, Encoders
 from indexer.merge import Merge
 from indexer.queue.contract import Entry, Log, Trial
 from indexer.queue.sqlite import SqliteLog
@@ -67,7 +67,7 @@ class Feeder:
         except BaseException:
             self.writer.close()
             raise
-        self._limits = ENCODED if used(self.writer.manifest.schema_) else PLAIN
+        self._limits = ENCODED if self.writer.manifest.schema_.encoders() else PLAIN
         self._encoders = encoders
         self._executor = merging
         self._merging: tuple[Merge, Future[SegmentEntry | None]] | None = None

@@ -15,17 +15,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from indexer.collection import collection_path, list_collections, log_path
-from indexer.encoders import Encoders, Load
+from indexer.encoders import Encoders
 from indexer.feeder import Feeder
 from indexer.lock import Locked
 from indexer.queue.contract import LogUnavailable
 from indexer.queue.sqlite import SqliteLog
 from indexer.segment.arrays import CorruptFile
-from models import roles
+from models.roles import Load, loader
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +141,7 @@ def run_worker(root: Path, load: Load | None = None, *, parent_pipe: bool = Fals
     it, and waits for collections that a dying predecessor still has. Without it a collection that another
     worker has is an error: Locked. The process ends at once on SIGTERM and SIGINT; nothing is lost by it.
     """
-    worker = Worker(root, load or _loader(root))
+    worker = Worker(root, load or loader(root / "cache" / "models"))
     _leave_on_signals(worker)
     if parent_pipe:
         os.nice(NICENESS)
@@ -159,7 +158,7 @@ def drain(root: Path, name: str, load: Load | None = None, progress: DrainProgre
     Raises what hinders it: Locked, CorruptFile, OSError, or what loading the encoder raises.
     """
     with ThreadPoolExecutor(1) as merging:
-        encoders = Encoders(load or _loader(root))
+        encoders = Encoders(load or loader(root / "cache" / "models"))
         feeder = Feeder(collection_path(root, name), encoders, merging)
         try:
             _drain(feeder, progress)
@@ -176,10 +175,6 @@ def _drain(feeder: Feeder, progress: DrainProgress | None) -> None:
 
     while feeder.step(report) or feeder.finish_merge():
         report(0)
-
-
-def _loader(root: Path) -> Load:
-    return partial(roles.load, cache=root / "cache" / "models")
 
 
 def _trace(error: Exception) -> Exception | None:

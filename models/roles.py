@@ -4,19 +4,35 @@ A net's class is imported when the first of its kind is asked for: what stands b
 seconds, and a process whose collections hold words only never needs it.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from models.dense import DenseEncoder
-    from models.sparse import SparseEncoder
+from typing import Literal, Protocol
 
 Role = Literal["dense", "sparse", "quality"]
 """What a net is for; under this word its fingerprint stands in a manifest."""
 
 
-def load(role: Role, name: str, *, cache: Path) -> "DenseEncoder | SparseEncoder":
-    """Load the net called `name` (see `models.load`); converted weights are kept in `cache`.
+class Loaded(Protocol):
+    """What all nets have in common."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs between any two nets whose output differs."""
+        ...
+
+
+Load = Callable[[Role, str], Loaded]
+"""Loads the net of a name for a role."""
+
+
+def loader(cache: Path) -> Load:
+    """How nets are loaded, keeping converted weights in `cache`."""
+    return partial(load, cache)
+
+
+def load(cache: Path, role: Role, name: str) -> Loaded:
+    """Load the net called `name` (see `models.load`).
 
     Raises WeightsMissing, or ValueError for weights that are not of this role.
     """

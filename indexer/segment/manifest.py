@@ -76,6 +76,15 @@ class CollectionSchema(_Value):
     b: float = Field(0.75, ge=0, le=1)
     title_boost: float = Field(1.0, ge=0, le=100)
 
+    def encoders(self) -> dict[Literal["dense", "sparse"], str]:
+        """Names of the encoders that its components need."""
+        names: dict[Literal["dense", "sparse"], str] = {}
+        if "dense" in self.components:
+            names["dense"] = self.encoder
+        if "sparse" in self.components:
+            names["sparse"] = self.sparse_encoder
+        return names
+
     @field_validator("language")
     @classmethod
     def _known_language(cls, value: str) -> str:
