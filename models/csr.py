@@ -43,9 +43,10 @@ class Csr:
 
 def from_dense(weights: NDArray[np.float32]) -> Csr:
     """The entries above zero of a float32 [rows, vocabulary] matrix."""
-    rows, terms = np.nonzero(weights > 0)
+    entries = np.flatnonzero(weights > 0)
+    rows, terms = np.divmod(entries, max(1, weights.shape[1]))
     counts = np.bincount(rows, minlength=len(weights))
-    return Csr(_offsets(counts), terms.astype(np.int32), weights[rows, terms].astype(np.float32))
+    return Csr(_offsets(counts), terms.astype(np.int32), weights.ravel()[entries].astype(np.float32))
 
 
 def concatenate(parts: Sequence[Csr]) -> Csr:
@@ -73,6 +74,15 @@ def prune(vectors: Csr, most: int | None, least: float) -> Csr:
         kept[order[rank >= most]] = False
     counts = np.bincount(rows[kept], minlength=len(vectors))
     return Csr(_offsets(counts), vectors.terms[kept], vectors.weights[kept])
+
+
+def unit(vectors: Csr) -> Csr:
+    """The same rows divided by their Euclidean length."""
+    lengths = np.diff(vectors.offsets)
+    rows = np.repeat(np.arange(len(vectors)), lengths)
+    squares = np.bincount(rows, vectors.weights.astype(np.float64) ** 2, minlength=len(vectors))
+    weights = (vectors.weights / np.sqrt(squares)[rows]).astype(np.float32)
+    return Csr(vectors.offsets, vectors.terms, weights)
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

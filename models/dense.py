@@ -6,24 +6,22 @@ bfloat16 natively a passage costs less than half of float32, at a cosine above 0
 The last bits of a vector depend on the batch it was in, as everywhere; its meaning does not.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from tokenizers import Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from models import Kind
-from models.load import DEFAULT_DENSE, SAFE, Weights, converted, resolve
+from models.load import DEFAULT_DENSE, Weights, resolve
 from models.packing import pack
+from models.precision import DType, prepared
+from models.tokens import copied, padded, spans
 
 BUDGET = 2048
 """Padded tokens per forward: enough to fill the cores, little enough to stay in their caches. (MiniLM on two
@@ -31,8 +29,6 @@ cores encodes 15 to 35 % fewer passages a second with 8192, and 5 to 10 % fewer 
 
 PROMPTS: dict[Kind, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """Under which names models keep the text that goes before a question or a passage."""
-
-DType = Literal["auto", "float32", "bfloat16"]
 
 
 class DenseEncoder:
@@ -46,10 +42,8 @@ class DenseEncoder:
         self._net = net.eval()
         self._prompts = {kind: _prompt(net, names) for kind, names in PROMPTS.items()}
         tokenizer = net.tokenizer
-        # Tokenizers of our own: `transformers` switches truncation and padding on the shared one at every
-        # call, which fails ("Already borrowed") as soon as two threads tokenise.
-        self._whole = _tokenizer(tokenizer.backend_tokenizer)
-        self._cut = _tokenizer(tokenizer.backend_tokenizer, tokenizer.model_max_length)
+        self._whole = copied(tokenizer.backend_tokenizer)
+        self._cut = copied(tokenizer.backend_tokenizer, tokenizer.model_max_length)
         self._pad: int = tokenizer.pad_token_id or 0
         self.name = weights.name
         self.fingerprint = weights.fingerprint
@@ -72,16 +66,13 @@ class DenseEncoder:
         directory weights in bfloat16 are converted once and then mapped, instead of at every start.
         """
         weights = resolve(name)
-        kind = fast_dtype(device) if dtype == "auto" else dtype
-        path = weights.path
-        if cache is not None and kind == "bfloat16":
-            path = converted(weights, kind, _to_bfloat16, cache)
+        path, kind = prepared(weights, device, dtype, cache)
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         net = SentenceTransformer(
             str(path),
             device=device,
             local_files_only=True,
-            model_kwargs={"use_safetensors": True, "dtype": getattr(torch, kind)},
+            model_kwargs={"use_safetensors": True, "dtype": kind},
         )
         _check(name, net)
         return cls(weights, net)
@@ -94,10 +85,7 @@ class DenseEncoder:
 
     def forward(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """One padded batch through the net: float32 [len(tokens), dim], unit length, in the given order."""
-        lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-        real = np.arange(lengths.max()) < lengths[:, None]
-        ids = np.full(real.shape, self._pad, np.int64)
-        ids[real] = np.fromiter(chain.from_iterable(tokens), np.int64, int(lengths.sum()))
+        ids, real = padded(tokens, self._pad)
         with torch.inference_mode():
             batch = {
                 "input_ids": torch.from_numpy(ids),
@@ -129,29 +117,7 @@ class DenseEncoder:
 
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Character (start, end) of every word piece of each whole text: int64 [pieces, 2], nothing cut."""
-        encodings = self._whole.encode_batch(list(texts), add_special_tokens=False)
-        return [np.array(encoding.offsets, np.int64).reshape(-1, 2) for encoding in encodings]
-
-
-def fast_dtype(device: str) -> Literal["float32", "bfloat16"]:
-    """The number format that is fastest on `device` without losing meaning."""
-    if device.startswith("cuda"):
-        return "bfloat16"
-    able = torch.cpu.get_capabilities()
-    # Other CPUs compute bfloat16 by way of float32, which is slower than float32 alone.
-    native = able.get("avx512_bf16") or able.get("amx_bf16")
-    return "bfloat16" if device == "cpu" and native else "float32"
-
-
-def _tokenizer(backend: Tokenizer, most: int | None = None) -> Tokenizer:
-    """A copy of `backend` without padding that cuts to `most` tokens, or never."""
-    copy = Tokenizer.from_str(backend.to_str())
-    copy.no_padding()
-    if most is None:
-        copy.no_truncation()
-    else:
-        copy.enable_truncation(most)
-    return copy
+        return spans(self._whole, texts)
 
 
 def _prompt(net: SentenceTransformer, names: Sequence[str]) -> str:
@@ -164,14 +130,3 @@ def _check(name: str, net: SentenceTransformer) -> None:
         raise ValueError(f"{name} starts with {type(net[0]).__name__}, not with a transformer")
     if any(isinstance(module, Pooling) and not module.include_prompt for module in net):
         raise ValueError(f"{name} leaves its prompt out of the pooling, which is not supported")
-
-
-def _to_bfloat16(source: Path, target: Path) -> None:
-    """Copy a model folder, its floating-point weights rounded to bfloat16 as loading would round them."""
-    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", f"*{SAFE}"))
-    for file in source.rglob(f"*{SAFE}"):
-        tensors = {
-            key: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
-            for key, tensor in load_file(file).items()
-        }
-        save_file(tensors, target / file.relative_to(source), {"format": "pt"})

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from models.dense import DenseEncoder, fast_dtype
+from models.dense import DenseEncoder
 from models.load import WeightsMissing, resolve
+from models.precision import fast_dtype
 from tests.nets import VOCABULARY, tiny_encoder
 
 TEXTS = ["the moon pulls the sea", "", "cat", "rain falls into the sea and the sea is water", "tide"]
