@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from models.roles import Load, loader
 from service import openapi
 from service.catalog import Catalog
 from service.embedded import Embedded, command
@@ -23,7 +24,7 @@ from service.engine import Engine
 from service.errors import answer
 from service.guards import ApiKey, BodyGuard, RequestId
 from service.metrics import Measured, Metrics, Sample
-from service.nets import DenseNets, LoadEncoder, load_encoder
+from service.nets import Nets
 from service.routes import collections, documents, evaluate, jobs, probes, search
 from service.settings import Settings
 from service.state import State
@@ -44,14 +45,13 @@ class Winnow(FastAPI):
         """Make the document once."""
         if not self.openapi_schema:
             settings: Settings = self.state.winnow.settings
-            encoders = sorted({settings.encoder, *settings.encoders})
-            self.openapi_schema = openapi.document(self, settings.limits, encoders)
+            self.openapi_schema = openapi.document(self, settings.limits, settings.names())
         return self.openapi_schema
 
 
-def create_app(settings: Settings, *, load: LoadEncoder | None = None) -> FastAPI:
+def create_app(settings: Settings, *, load: Load | None = None) -> FastAPI:
     """Make the service, an ASGI application. `load` loads an encoder by name, from its weights by default."""
-    state = _assemble(settings, load or load_encoder(settings.data_dir / "cache" / "models"))
+    state = _assemble(settings, load or loader(settings.data_dir / "cache" / "models"))
     app = Winnow(
         title="Winnow",
         version=version("winnow-search"),
@@ -82,10 +82,10 @@ async def _method_not_allowed(request: Request, error: Exception) -> Response:
     return response
 
 
-def _assemble(settings: Settings, load: LoadEncoder) -> State:
+def _assemble(settings: Settings, load: Load) -> State:
     workers = Workers(settings.threads)
     metrics = Metrics()
-    nets = DenseNets(settings, workers, load, metrics)
+    nets = Nets(settings, workers, load, metrics)
     catalog = Catalog(
         settings.data_dir, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
     )
@@ -96,7 +96,7 @@ def _assemble(settings: Settings, load: LoadEncoder) -> State:
         nets=nets,
         engine=Engine(settings, nets, workers, metrics),
         metrics=metrics,
-        warmup=Warmup(catalog, nets, settings.encoder),
+        warmup=Warmup(catalog, nets, {"dense": settings.encoder, "sparse": settings.sparse_encoder}),
         indexer=Embedded(command(settings.data_dir)) if settings.worker == "embedded" else None,
     )
 
@@ -143,6 +143,13 @@ def _gauges(state: State) -> Iterator[Sample]:
         yield "winnow_documents", "Documents that can be found.", labels, snapshot.statistics.documents
         behind = collection.log.last_position() - snapshot.manifest.position
         yield "winnow_queued_operations", "Operations not yet searchable.", labels, max(0, behind)
+        pruned = sum(part.entry.pruned_rows for part in snapshot.parts)
+        yield (
+            "winnow_pruned_passages",
+            "Passages without a sparse vector for want of quality.",
+            labels,
+            pruned,
+        )
         yield "winnow_segments", "Segments of the generation.", labels, len(snapshot.parts)
     for batcher in state.nets.batchers():
         queued = batcher.queued_tokens

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from models.packing import pack
 
 Priority = Literal["interactive", "bulk"]
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # a row for each text: numbers, or objects
 Lane = dict["Call", None]  # a set in order of turn
 
 SHARE = 8

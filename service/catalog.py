@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from indexer.collection import (
@@ -126,9 +126,11 @@ class Catalog:
             f"there is no collection {name!r}: make it with PUT /v1/collections/{name} and the body {{}}"
         )
 
-    async def create(self, name: str, schema: CollectionSchema) -> Collection:
-        """Make a collection. CollectionExists."""
-        await asyncio.to_thread(create_collection, self.root, name, schema)
+    async def create(
+        self, name: str, schema: CollectionSchema, fingerprints: Mapping[str, str]
+    ) -> Collection:
+        """Make a collection (see `create_collection`). CollectionExists."""
+        await asyncio.to_thread(create_collection, self.root, name, schema, fingerprints)
         await self.refresh()
         return self.get(name)
 

@@ -5,6 +5,7 @@ mask over every segment), run the pipeline, then read what the page shows from t
 so that work is only begun for what can be answered.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from indexer.filters import Filter, parse
-from indexer.segment.manifest import CollectionSchema
+from indexer.segment.manifest import CollectionSchema, Component
 from service import limits
 from service.errors import ComponentError, InvalidError, LimitError
 from service.metrics import Metrics
@@ -23,15 +24,20 @@ from service.present import present
 from service.schema import SearchRequest, SearchResponse
 from service.settings import Limits, Settings
 from service.snapshot import Part, Snapshot
-from service.stages import AnyStage, Bm25, Dense, Fuse, Group, Pipeline
+from service.stages import AnyStage, Bm25, Dense, Fuse, Group, Pipeline, Sparse
 from service.types import Mask, Nets, Search
 from service.workers import Workers
 
 NAMED: Mapping[str, Pipeline] = {
     "bm25": (Bm25(), Group()),
     "dense": (Dense(), Group()),
+    "sparse": (Sparse(), Group()),
     "hybrid": (
         Fuse(inputs=((Bm25(k=300),), (Dense(k=300),)), weights=(0.5, 0.5), unit="document"),
+        Group(),
+    ),
+    "sparse_hybrid": (
+        Fuse(inputs=((Bm25(k=300),), (Sparse(k=300),), (Dense(k=300),)), unit="document"),
         Group(),
     ),
 }
@@ -88,8 +94,7 @@ class Engine:
 
     def _stages(self, schema: CollectionSchema, wanted: str | Pipeline | None) -> Pipeline:
         if wanted is None:
-            both = {"bm25", "dense"} <= set(schema.components)
-            wanted = "hybrid" if both else schema.components[0]
+            wanted = _default(schema.components)
         if not isinstance(wanted, str):
             return wanted
         if wanted not in self.pipelines:
@@ -107,6 +112,26 @@ class Engine:
         wanted = parse(request.filter, self.limits.filter_depth, self.limits.filter_nodes)
         allowed = await search.in_thread(_masks, snapshot.parts, wanted)
         return replace(search, allowed=allowed)
+
+
+def _default(components: Sequence[Component]) -> str | Pipeline:
+    """`hybrid` where there are words and vectors, else what there is, two retrievers fused like those."""
+    if {"bm25", "dense"} <= set(components):
+        return "hybrid"
+    if len(components) == 1:
+        return components[0]
+    retrievers: Mapping[Component, AnyStage] = {
+        "bm25": Bm25(k=300),
+        "dense": Dense(k=300),
+        "sparse": Sparse(k=300),
+    }
+    return (Fuse(inputs=tuple((retrievers[each],) for each in components), unit="document"), Group())
+
+
+def needs(stages: Sequence[AnyStage]) -> set[Component]:
+    """The components that a pipeline reads, those inside of fusion included."""
+    inner = (needs(pipeline) for stage in stages if isinstance(stage, Fuse) for pipeline in stage.inputs)
+    return {stage.needs for stage in stages if stage.needs is not None}.union(*inner)
 
 
 def ungrouped(stages: Pipeline) -> Pipeline:
@@ -141,12 +166,15 @@ def _check(stages: Sequence[AnyStage], schema: CollectionSchema) -> None:
                 "others make each an input of 'fuse'"
             )
         if not stage.starts and place == 0:
-            raise InvalidError(f"stage {stage.stage!r} needs hits to work on: begin with bm25, dense or fuse")
+            raise InvalidError(
+                f"stage {stage.stage!r} needs hits to work on: begin with bm25, dense, sparse or fuse"
+            )
         if stage.needs is not None and stage.needs not in schema.components:
+            wanted = json.dumps({"components": sorted({*schema.components, stage.needs})})
             raise ComponentError(
                 f"stage {stage.stage!r} needs the component {stage.needs!r}, and this collection was made "
                 f"with {list(schema.components)}: leave the stage out, or make a collection with "
-                f'PUT /v1/collections/NAME {{"components": ["bm25", "dense"]}} and index it again'
+                f"PUT /v1/collections/NAME {wanted} and index it again"
             )
         if isinstance(stage, Fuse):
             for pipeline in stage.inputs:

@@ -7,94 +7,145 @@ quick, and they may have been installed since.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models import Kind
+from models.csr import Csr
 from models.load import WeightsMissing
+from models.roles import Load, Loaded, Role
+from service.batch_queue import Array
 from service.batcher import Batcher, Closed, Net, NetFailed, Overloaded, TooManyTokens
 from service.errors import BusyError, EncoderError
+from service.idf import IdfTables
 from service.metrics import Metrics, NetMetrics
 from service.settings import Settings
+from service.types import Pieces, Terms
 from service.workers import Workers
 
 log = logging.getLogger(__name__)
 
 
-class Encoder(Net, Protocol):
-    """A net that says which weights it has."""
+class SparseEncoder(Loaded, Protocol):
+    """What the service asks of `models.sparse.SparseEncoder`."""
 
-    @property
-    def fingerprint(self) -> str:
-        """What vectors must have been made with to be comparable."""
+    name: str
+    max_tokens: int
+    vocabulary: int
+    ids: Mapping[str, int]
+    idf: NDArray[np.float32] | None
+
+    def tokenize(self, texts: Sequence[str], kind: Kind) -> list[list[int]]:
+        """Token ids of each text; never an empty list."""
+        ...
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> Csr:
+        """One row per text, in order."""
+        ...
+
+    def finish(self, vectors: Csr, kind: Kind) -> Csr:
+        """What is done to rows after a forward."""
+        ...
+
+    def pieces(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The different word pieces of each text, ascending."""
+        ...
+
+    def words(self, terms: NDArray[np.int32]) -> list[str]:
+        """Vocabulary entries as a reader knows them."""
         ...
 
 
-LoadEncoder = Callable[[str], Encoder]
+class SparseNet:
+    """A sparse encoder as a batcher wants it: a forward gives an array of vectors, one an element."""
+
+    def __init__(self, encoder: SparseEncoder) -> None:
+        self.max_tokens = encoder.max_tokens
+        self.tokenize = encoder.tokenize
+        self._encoder = encoder
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> Array:
+        """object[n] of `Csr` of one row each."""
+        vectors = self._encoder.forward(tokens)
+        rows = np.empty(len(vectors), np.object_)
+        for number in range(len(vectors)):
+            rows[number] = vectors.take([number])
+        return rows
 
 
-def load_encoder(cache: Path) -> LoadEncoder:
-    """How encoders are loaded, keeping converted weights in `cache`."""
+class Running(NamedTuple):
+    """A net that is loaded, and the queue before it."""
 
-    def load(name: str) -> Encoder:
-        from models.dense import DenseEncoder  # here, since importing torch takes seconds
-
-        return DenseEncoder.load(name, cache=cache)
-
-    return load
+    net: Loaded
+    batcher: Batcher
 
 
-class DenseNets:
-    """Dense encoders by name."""
+class Nets:
+    """Dense and sparse encoders by name."""
 
     def __init__(
-        self, settings: Settings, workers: Workers, load: LoadEncoder, metrics: Metrics | None = None
+        self, settings: Settings, workers: Workers, load: Load, metrics: Metrics | None = None
     ) -> None:
         self.errors: dict[str, str] = {}  # why an encoder that was asked for is not there
+        self.tables = IdfTables(settings.idf_tables)
         self._settings = settings
         self._workers = workers
         self._metrics = metrics
         self._load = load
-        self._tasks: dict[str, asyncio.Task[tuple[str, Batcher]]] = {}
+        self._tasks: dict[tuple[Role, str], asyncio.Task[Running]] = {}
 
     async def query_vector(self, encoder: str, fingerprint: str | None, query: str) -> NDArray[np.float32]:
-        """Encode one question, together with those that others ask just now."""
-        batcher = await self.dense(encoder, fingerprint)
-        try:
-            vectors = await batcher.encode([query], kind="query")
-        except Overloaded as error:
-            raise BusyError(str(error), retry_after=error.retry_after) from error
-        except (NetFailed, TooManyTokens, Closed) as error:
-            raise EncoderError(f"encoder {encoder} failed: {error}") from error
-        vector: NDArray[np.float32] = vectors[0]
+        """Encode one question, together with those that others ask just now: float32[dim]."""
+        running = await self.get("dense", encoder, fingerprint)
+        vector: NDArray[np.float32] = await _encode(running.batcher, query)
         return vector
 
-    async def dense(self, name: str, fingerprint: str | None) -> Batcher:
-        """The queue before the encoder `name`. EncoderError if it cannot be had, or is not `fingerprint`."""
-        task = self._tasks.get(name)
+    async def query_terms(self, encoder: str, fingerprint: str | None, query: str) -> Terms:
+        """The vocabulary entries that one question weighs, encoded together with what others ask just now."""
+        running = await self.get("sparse", encoder, fingerprint)
+        made: Csr = await _encode(running.batcher, query)
+        return cast(SparseEncoder, running.net).finish(made, "query").row(0)
+
+    async def pieces(self, encoder: str, fingerprint: str | None) -> Pieces:
+        """How a sparse encoder cuts texts into word pieces. No net runs for it."""
+        return cast(SparseEncoder, (await self.get("sparse", encoder, fingerprint)).net).pieces
+
+    async def idf_table(self, name: str, fingerprint: str | None, encoder: str) -> NDArray[np.float32]:
+        """Weights of the vocabulary entries of an encoder by a table of the settings: float32[vocabulary]."""
+        net = cast(SparseEncoder, (await self.get("sparse", encoder, None)).net)
+        return await self._workers.run(self.tables.get, name, fingerprint, net)
+
+    def words(self, encoder: str, terms: NDArray[np.int32]) -> list[str]:
+        """Vocabulary entries of a sparse encoder that is loaded, as a reader knows them."""
+        return cast(SparseEncoder, self._tasks["sparse", encoder].result().net).words(terms)
+
+    async def get(self, role: Role, name: str, fingerprint: str | None) -> Running:
+        """The encoder `name`, loaded. EncoderError if it cannot be had, or is not `fingerprint`."""
+        task = self._tasks.get((role, name))
         if task is None:
-            task = self._tasks[name] = asyncio.create_task(self._start(name))
+            task = self._tasks[role, name] = asyncio.create_task(self._start(role, name))
         try:
-            found, batcher = await asyncio.shield(task)
+            running = await asyncio.shield(task)
         except Exception as error:  # weights come from anywhere, and lexical search goes on without them
-            self._failed(name, task, error)
+            self._failed(role, name, task, error)
             raise EncoderError(f"encoder {name} cannot be loaded: {error}") from error
         self.errors.pop(name, None)
+        found = running.net.fingerprint
         if fingerprint not in (None, found):
             raise EncoderError(
                 f"the collection was encoded with {fingerprint}, and the weights of {name} are now {found}: "
                 "index it again, or put the old weights back"
             )
-        return batcher
+        return running
 
     def batchers(self) -> Iterator[Batcher]:
         """Those that are loaded."""
         for task in self._tasks.values():
             if task.done() and not task.cancelled() and task.exception() is None:
-                yield task.result()[1]
+                yield task.result().batcher
 
     async def stop(self) -> None:
         """Stop all batchers."""
@@ -103,11 +154,12 @@ class DenseNets:
         for batcher in self.batchers():
             await batcher.close()
 
-    async def _start(self, name: str) -> tuple[str, Batcher]:
-        encoder = await asyncio.to_thread(self._load, name)
+    async def _start(self, role: Role, name: str) -> Running:
+        loaded = await asyncio.to_thread(self._load, role, name)
+        net = SparseNet(cast(SparseEncoder, loaded)) if role == "sparse" else cast(Net, loaded)
         settings = self._settings
         batcher = Batcher(
-            encoder,
+            net,
             self._workers,
             budget=settings.batch_tokens,
             most=settings.batch_texts,
@@ -117,12 +169,22 @@ class DenseNets:
         )
         await batcher.start()
         await batcher.encode(["first forwards are slow"], kind="query")
-        return encoder.fingerprint, batcher
+        return Running(loaded, batcher)
 
-    def _failed(self, name: str, task: asyncio.Task[tuple[str, Batcher]], error: Exception) -> None:
+    def _failed(self, role: Role, name: str, task: asyncio.Task[Running], error: Exception) -> None:
         if self.errors.get(name) != str(error):
             trace = None if isinstance(error, WeightsMissing) else error
             log.warning("encoder %s cannot be loaded: %s", name, error, exc_info=trace)
         self.errors[name] = str(error)
-        if self._tasks.get(name) is task:
-            del self._tasks[name]
+        if self._tasks.get((role, name)) is task:
+            del self._tasks[role, name]
+
+
+async def _encode(batcher: Batcher, query: str) -> Any:
+    """The row of one question."""
+    try:
+        return (await batcher.encode([query], kind="query"))[0]
+    except Overloaded as error:
+        raise BusyError(str(error), retry_after=error.retry_after) from error
+    except (NetFailed, TooManyTokens, Closed) as error:
+        raise EncoderError(f"encoder {batcher.name} failed: {error}") from error

@@ -5,7 +5,7 @@ Marks left by `Limit` become bounds, errors become `application/problem+json`, a
 believes it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -58,8 +58,8 @@ FILTER = {
 }
 
 
-def document(app: FastAPI, limits: Limits, encoders: list[str]) -> dict[str, Any]:
-    """The OpenAPI document of an application with these limits."""
+def document(app: FastAPI, limits: Limits, names: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The OpenAPI document of an application with these limits, whose collections may name these things."""
     openapi = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
@@ -68,13 +68,20 @@ def document(app: FastAPI, limits: Limits, encoders: list[str]) -> dict[str, Any
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     of_collection = schemas["CollectionRequest"]["properties"]
-    of_collection["encoder"]["enum"], of_collection["language"]["enum"] = encoders, list(LANGUAGES)
+    for field, known in {**names, "language": list(LANGUAGES)}.items():
+        _of_strings(of_collection[field])["enum"] = known
     for node in _objects(openapi):
         _bound(node, limits)
         _refer(node)
     for operation in _operations(openapi):
         _complete_errors(operation)
     return openapi
+
+
+def _of_strings(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema itself or, of a field that may be null, its first branch."""
+    found: dict[str, Any] = schema.get("anyOf", [schema])[0]
+    return found
 
 
 def _by_hand() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from functools import partial
 from indexer.segment.highlight import highlights
 from indexer.segment.store import Store
 from service.schema import Hit, SearchRequest, Shown
-from service.stages import AnyStage, Bm25, Fuse
+from service.stages import AnyStage, Bm25, Fuse, Sparse
 from service.types import Hits, Search
 
 Marker = Callable[[str], list[str]]  # a passage's text to fragments with the question's words marked
@@ -18,13 +18,19 @@ Marker = Callable[[str], list[str]]  # a passage's text to fragments with the qu
 
 def present(search: Search, stages: Sequence[AnyStage], hits: Hits, request: SearchRequest) -> list[Hit]:
     """The page's hits in order, with the fields that were asked for."""
-    lexical = next(_lexical(stages), None)
-    marker = _marker(search, lexical) if request.highlight else None
+    by_terms = list(_by_terms(stages))
+    marker = _marker(search, by_terms) if request.highlight else None
     shown = _hits(search, hits, request.fields, marker)
-    if request.explain and lexical is not None:
-        for hit, terms in zip(shown, lexical.explain(search, hits.seqs), strict=True):
-            hit["explanation"] = {lexical.stage: terms}
+    if request.explain:
+        _explain(search, by_terms, hits, shown)
     return shown
+
+
+def _explain(search: Search, stages: Sequence[Bm25 | Sparse], hits: Hits, shown: Sequence[Hit]) -> None:
+    """Add to every hit what the terms gave to it, by the first stage of each kind."""
+    for stage in {stage.stage: stage for stage in reversed(stages)}.values():
+        for hit, terms in zip(shown, stage.explain(search, hits.seqs), strict=True):
+            hit.setdefault("explanation", {})[stage.stage] = terms
 
 
 def _hits(search: Search, hits: Hits, fields: Sequence[Shown], marker: Marker | None) -> list[Hit]:
@@ -61,20 +67,21 @@ def _hit(store: Store, row: int, fields: Sequence[Shown], marker: Marker | None)
     return hit
 
 
-def _marker(search: Search, lexical: Bm25 | None) -> Marker:
+def _marker(search: Search, stages: Sequence[Bm25 | Sparse]) -> Marker:
     """How a passage is highlighted: by the question's terms, or by what full syntax asks for."""
     snapshot = search.snapshot
     index = snapshot.fulltext()
+    lexical = next((stage for stage in stages if isinstance(stage, Bm25)), None)
     if lexical is not None and lexical.query_syntax == "full" and index is not None:
         return partial(index.highlights, search.query)
     return partial(highlights, snapshot.analyzer, frozenset(snapshot.analyzer.analyze(search.query)))
 
 
-def _lexical(stages: Sequence[AnyStage]) -> Iterator[Bm25]:
-    """The bm25 stages of a pipeline, those inside of fusion included."""
+def _by_terms(stages: Sequence[AnyStage]) -> Iterator[Bm25 | Sparse]:
+    """The stages of a pipeline that match terms, those inside of fusion included."""
     for stage in stages:
-        if isinstance(stage, Bm25):
+        if isinstance(stage, Bm25 | Sparse):
             yield stage
         elif isinstance(stage, Fuse):
             for pipeline in stage.inputs:
-                yield from _lexical(pipeline)
+                yield from _by_terms(pipeline)

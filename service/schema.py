@@ -20,11 +20,11 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from indexer.document import Document, DocumentId
-from indexer.segment.manifest import CollectionSchema, Component
+from indexer.segment.manifest import COMPONENTS, CollectionSchema, Component
 from service.errors import Problem
 from service.limits import SCHEMA, Limit, whole_number, whole_numbers
 from service.stages import Pipeline
-from service.types import Account
+from service.types import Account, Term
 
 Shown = Literal["title", "text", "metadata", "passage"]
 DEFAULT_FIELDS: tuple[Shown, ...] = ("title", "metadata", "passage")
@@ -73,7 +73,7 @@ class SearchRequest(Request):
         DEFAULT_FIELDS, max_length=4, description="Parts of a document that a hit shows."
     )
     highlight: bool = Field(False, description="Show the passages' words that were asked for.")
-    explain: bool = Field(False, description="Show what each term gave to a bm25 score.")
+    explain: bool = Field(False, description="Show what each term gave to a bm25 or sparse score.")
     group_by: Literal["document", "passage"] = Field(
         "document",
         description="`passage` leaves out the pipeline's last `group`, so one document may come often.",
@@ -139,7 +139,7 @@ class CollectionRequest(CollectionSchema):
 
     _whole_numbers = model_validator(mode="before")(whole_numbers)
 
-    components: Annotated[tuple[Component, ...], Strict(False)] = Field(("bm25", "dense"), min_length=1)
+    components: Annotated[tuple[Component, ...], Strict(False)] = Field(COMPONENTS, min_length=1)
 
 
 Documents = Annotated[
@@ -158,7 +158,9 @@ class Passage(TypedDict):
 
 
 class Hit(TypedDict):
-    """A document, or a passage of one. `scores` has the score of every retriever that found the passage."""
+    """A document, or a passage of one. `scores` has the score of every retriever that found the passage,
+    `explanation` what each term gave to those of bm25 and sparse, most first.
+    """
 
     id: str
     score: float
@@ -168,7 +170,7 @@ class Hit(TypedDict):
     text: NotRequired[str]
     metadata: NotRequired[dict[str, Any]]
     highlights: NotRequired[list[str]]
-    explanation: NotRequired[dict[str, dict[str, float]]]
+    explanation: NotRequired[dict[str, list[Term]]]
 
 
 class SearchResponse(TypedDict):
@@ -289,11 +291,12 @@ class DocumentView(TypedDict):
 
 
 class SegmentView(TypedDict):
-    """One segment of a collection."""
+    """One segment of a collection. `pruned_rows` are passages without a sparse vector for want of quality."""
 
     name: str
     rows: int
     dead_rows: int
+    pruned_rows: int
     documents: int
     bytes: int
 
@@ -329,6 +332,8 @@ class LimitsView(TypedDict):
     limits: dict[str, int]
     languages: list[str]
     encoders: list[str]
+    sparse_encoders: list[str]
+    idf_tables: list[str]
     pipelines: dict[str, list[dict[str, Any]]]
 
 

@@ -9,10 +9,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from indexer.segment.manifest import DEFAULT_ENCODER
+from indexer.segment.manifest import DEFAULT_ENCODER, DEFAULT_SPARSE_ENCODER, OWN_IDF
 
 
 class Limits(BaseModel):
@@ -49,9 +49,13 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, description="Asked of every request but probes.")
     worker: Literal["embedded", "external"] = Field("embedded", description="Who runs the indexer.")
     encoder: str = Field(DEFAULT_ENCODER, description="Dense encoder of collections that name none.")
+    sparse_encoder: str = Field(
+        DEFAULT_SPARSE_ENCODER, description="Sparse encoder of collections that name none."
+    )
     encoders: tuple[str, ...] = Field((), description="Further encoders that a collection may name.")
+    idf_tables: dict[str, Path] = Field({}, description="Tables of idf weights that a collection may name.")
     pipelines: dict[str, list[dict[str, Any]]] = Field(
-        {}, description="Named pipelines, beside or in place of bm25, dense and hybrid."
+        {}, description="Named pipelines, beside or in place of those that are built in."
     )
     threads: int | None = Field(None, ge=1, description="Threads of CPU work; as many as cores by default.")
     batch_tokens: int = Field(2_048, ge=1, description="Padded tokens of one forward of a net.")
@@ -62,6 +66,27 @@ class Settings(BaseSettings):
     watch_seconds: float = Field(0.025, gt=0, description="How often a new generation is looked for.")
     keep_seconds: float = Field(60.0, ge=0, description="How long a superseded generation may be named.")
     limits: Limits = Limits()
+
+    def default_encoders(self) -> dict[str, str]:
+        """What collections that name none get, by field of their schema."""
+        return {"encoder": self.encoder, "sparse_encoder": self.sparse_encoder}
+
+    def names(self) -> dict[str, list[str]]:
+        """What the fields of a collection's schema may name."""
+        encoders = self.default_encoders().items()
+        return {
+            **{field: sorted({default, *self.encoders}) for field, default in encoders},
+            "sparse_idf": sorted({OWN_IDF, *self.idf_tables}),
+        }
+
+    @field_validator("idf_tables")
+    @classmethod
+    def _not_the_models_own(cls, value: dict[str, Path]) -> dict[str, Path]:
+        if OWN_IDF in value:
+            raise ValueError(
+                f"{OWN_IDF!r} stands for the weights that come with a model: choose another name"
+            )
+        return value
 
     @model_validator(mode="after")
     def _key_beyond_loopback(self) -> Self:

@@ -8,6 +8,7 @@ and let go when the snapshot is superseded, since every open one keeps a thread.
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.dense import Dense
 from indexer.segment.fulltext import Fulltext
-from indexer.segment.lexical import Lexical
+from indexer.segment.lexical import Lexical, idf
 from indexer.segment.manifest import CollectionSchema, Manifest, SegmentEntry, Statistics
 from indexer.segment.segment import Segment, open_segment
+from indexer.segment.sparse import Sparse
 from indexer.segment.tombstones import read_tombstones
 
 Mask = NDArray[np.bool_]
@@ -27,7 +29,7 @@ Mask = NDArray[np.bool_]
 MOST_FREQUENCIES = 100_000
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """A segment in one generation: `alive` and `dead` are masks over its rows, None while every row lives."""
 
@@ -47,6 +49,17 @@ class Part:
         """The vectors; only for a collection that has them."""
         assert self.segment.dense is not None, "the collection has no dense"
         return self.segment.dense
+
+    @property
+    def sparse(self) -> Sparse:
+        """The sparse vectors; only for a collection that has them."""
+        assert self.segment.sparse is not None, "the collection has no sparse"
+        return self.segment.sparse
+
+    @cached_property
+    def piece_frequencies(self) -> NDArray[np.int64]:
+        """Live passages that say each vocabulary entry; only where questions are weighed by idf."""
+        return self.sparse.piece_frequencies(self.dead)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +94,12 @@ class Snapshot:
     def statistics(self) -> Statistics:
         """Counts of what is alive."""
         return self.manifest.statistics
+
+    @cached_property
+    def piece_idf(self) -> NDArray[np.float32]:
+        """Idf of vocabulary entries among the live passages; only where questions are weighed by it."""
+        frequencies = np.sum([part.piece_frequencies for part in self.parts], axis=0)
+        return idf(self.statistics.passages, frequencies).astype(np.float32)
 
     def fulltext(self) -> Fulltext | None:
         """Return tantivy's index of this generation; None before the first document."""

@@ -14,7 +14,7 @@ from service.embedded import Embedded
 from service.engine import Engine
 from service.errors import ServiceError
 from service.metrics import Metrics
-from service.nets import DenseNets
+from service.nets import Nets
 from service.settings import Settings
 from service.warmup import Warmup
 from service.workers import Workers
@@ -27,7 +27,7 @@ class State:
     settings: Settings
     catalog: Catalog
     workers: Workers
-    nets: DenseNets
+    nets: Nets
     engine: Engine
     metrics: Metrics
     warmup: Warmup

@@ -8,7 +8,7 @@ far and gives hits; it may leave notes about what it could not do.
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -27,6 +27,8 @@ from service.workers import Workers
 Seqs = NDArray[np.int64]
 Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Terms = tuple[NDArray[np.int32], Scores]  # vocabulary entries, ascending, and their weights
+Pieces = Callable[[Sequence[str]], list[NDArray[np.int32]]]  # different ones of each text; for any thread
 R = TypeVar("R")
 
 Account = TypedDict(
@@ -75,14 +77,42 @@ class Notes:
     inputs: list[list[Account]] = field(default_factory=list)
 
 
+class Term(TypedDict):
+    """What a term has to do with a hit: its weights in the question and in the passage, and their product,
+    which is its share of the score.
+    """
+
+    term: str
+    query: float
+    passage: float
+    score: float
+
+
 class Nets(Protocol):
-    """Where a stage has a question encoded."""
+    """Where a stage has a question encoded.
+
+    Everything raises StageError if an encoder cannot be had, is overloaded, or has another fingerprint than
+    that of the passages.
+    """
 
     async def query_vector(self, encoder: str, fingerprint: str | None, query: str) -> Scores:
-        """float32 [dim], unit length, by the encoder of this name.
+        """float32 [dim], unit length, by the dense encoder of this name."""
+        ...
 
-        StageError if it cannot be had, is overloaded, or has another fingerprint than the passages' encoder.
-        """
+    async def query_terms(self, encoder: str, fingerprint: str | None, query: str) -> Terms:
+        """Vocabulary entries and their weights, by the sparse encoder of this name."""
+        ...
+
+    async def pieces(self, encoder: str, fingerprint: str | None) -> Pieces:
+        """How the sparse encoder of this name cuts texts into word pieces."""
+        ...
+
+    async def idf_table(self, name: str, fingerprint: str | None, encoder: str) -> Scores:
+        """float32 [vocabulary], what a table of the settings gives to the entries of a sparse encoder."""
+        ...
+
+    def words(self, encoder: str, terms: NDArray[np.int32]) -> list[str]:
+        """Vocabulary entries of a sparse encoder that has been asked before, as a reader knows them."""
         ...
 
 
@@ -91,7 +121,7 @@ class Search:
     """One question put to one snapshot, and everything a stage needs to answer it.
 
     `allowed` has a mask over the rows of each segment, None where every row may be found. `deadline` is on
-    the monotonic clock.
+    the monotonic clock. `questions` keeps what stages made of the question, by stage, for explanations.
     """
 
     query: str
@@ -101,6 +131,7 @@ class Search:
     nets: Nets
     workers: Workers
     notes: Notes = field(default_factory=Notes)
+    questions: dict[str, Any] = field(default_factory=dict)
 
     def within(self, budget_ms: int | None) -> "Search":
         """The same search with fresh notes, and less time if `budget_ms` says so."""

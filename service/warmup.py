@@ -6,11 +6,13 @@ are missing do not keep the service from being ready, since everything else work
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 from indexer.kernels import warm
+from models.roles import Role
 from service.catalog import Catalog
 from service.errors import EncoderError
-from service.nets import DenseNets
+from service.nets import Nets
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +23,11 @@ ENCODERS = "loading encoders"
 class Warmup:
     """Runs once, beside the requests."""
 
-    def __init__(self, catalog: Catalog, nets: DenseNets, encoder: str) -> None:
+    def __init__(self, catalog: Catalog, nets: Nets, defaults: Mapping[Role, str]) -> None:
         self.pending = [KERNELS, ENCODERS]
         self._catalog = catalog
         self._nets = nets
-        self._encoder = encoder
+        self._defaults = defaults
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -42,10 +44,10 @@ class Warmup:
         await asyncio.to_thread(warm)
         self.pending.remove(KERNELS)
         schemas = [collection.current.schema for collection in self._catalog]
-        used = {schema.encoder for schema in schemas if "dense" in schema.components}
-        for name in sorted(used | {self._encoder}):
+        used = {each for schema in schemas for each in schema.encoders().items()}
+        for role, name in sorted(used | set(self._defaults.items())):
             try:
-                await self._nets.dense(name, None)
+                await self._nets.get(role, name, None)
             except EncoderError:
                 log.info("starting without the encoder %s", name)
         self.pending.remove(ENCODERS)

@@ -13,11 +13,11 @@ import httpx
 from fastapi import FastAPI
 
 from indexer.worker import drain
+from models.roles import Load
 from service.app import create_app
-from service.nets import Encoder
 from service.settings import Settings
 from service.state import State
-from tests.nets import WordOverlapEncoder
+from tests.nets import word_overlap
 
 
 class Service:
@@ -26,6 +26,7 @@ class Service:
     def __init__(self, app: FastAPI, client: httpx.AsyncClient) -> None:
         self.app = app
         self.client = client
+        self.load: Load = word_overlap  # what the worker's encoders come from
         self.state: State = app.state.winnow
 
     async def ask(self, method: str, path: str, status: int = 200, **content: Any) -> Any:
@@ -47,7 +48,7 @@ class Service:
     async def index(self, name: str = "c") -> None:
         """Index what is queued, as the worker would, and show it."""
         root = self.state.settings.data_dir
-        await asyncio.to_thread(drain, root, name, lambda _: WordOverlapEncoder())
+        await asyncio.to_thread(drain, root, name, self.load)
         await self.state.catalog.refresh()
 
     async def search(self, query: str, name: str = "c", status: int = 200, **request: Any) -> Any:
@@ -64,14 +65,10 @@ class Service:
 async def running(directory: Path, load: Any = None, **settings: Any) -> AsyncIterator[Service]:
     """A service on `directory`; `load` gives its encoders, `settings` are changed from the defaults."""
     given = {"worker": "external", "watch_seconds": 0.01, **settings}
-    app = create_app(Settings(data_dir=directory, **given), load=load or _word_overlap)
+    app = create_app(Settings(data_dir=directory, **given), load=load or word_overlap)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://winnow") as client,
     ):
         yield Service(app, client)
-
-
-def _word_overlap(name: str) -> Encoder:
-    return WordOverlapEncoder()

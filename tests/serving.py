@@ -9,20 +9,16 @@ from typing import Any
 
 import uvicorn
 
+from models.roles import Load
 from service.app import create_app
-from service.nets import Encoder, LoadEncoder
 from service.settings import Settings
 from service.state import State
-from tests.nets import WordOverlapEncoder
-
-
-def _word_overlap(name: str) -> Encoder:
-    return WordOverlapEncoder()
+from tests.nets import word_overlap
 
 
 @contextmanager
 def serving(
-    directory: Path, load: LoadEncoder | None = _word_overlap, **settings: Any
+    directory: Path, load: Load | None = word_overlap, **settings: Any
 ) -> Iterator[tuple[str, State]]:
     """Serve on a free port in a thread; gives the address and the application's parts.
 

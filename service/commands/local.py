@@ -2,12 +2,12 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 from rich.progress import Progress
@@ -20,9 +20,9 @@ from indexer.collection import (
     log_path,
 )
 from indexer.document import Document
-from indexer.encoders import LoadEncoder as LoadDocumentEncoder
 from indexer.encoders import WrongEncoder
 from indexer.filters import FilterError
+from indexer.kernels import warm
 from indexer.lock import Locked
 from indexer.queue.contract import upsert
 from indexer.queue.sqlite import SqliteLog
@@ -31,27 +31,30 @@ from indexer.segment.manifest import read_current
 from indexer.sources import read_documents
 from indexer.worker import drain
 from models.load import WeightsMissing
+from models.roles import Load, Loaded, Role, loader
 from service.commands.common import CommandError, progress_bar, settings_from, stderr
 from service.commands.watch import JobState, Watch
-from service.engine import Engine
-from service.errors import ServiceError, as_service_error
+from service.engine import Engine, needs
+from service.errors import EncoderError, ServiceError, as_service_error
+from service.idf import IdfTables
 from service.metrics import Metrics
-from service.nets import DenseNets, LoadEncoder
+from service.nets import Nets
 from service.schema import SearchRequest, SearchResponse
 from service.settings import Settings
 from service.snapshot import Snapshot
 from service.workers import Workers
 
-if TYPE_CHECKING:
-    from models.dense import DenseEncoder
-
 BATCH_DOCUMENTS = 500
 
 
-def ensure_collection(root: Path, name: str, schema: dict[str, Any]) -> Path:
+def ensure_collection(name: str, schema: dict[str, Any], settings: Settings) -> Path:
     """Return the directory of a collection, created by this schema unless it is there."""
+    root, defaults = settings.data_dir, settings.default_encoders()
     try:
-        return create_collection(root, name, CollectionSchema.model_validate(schema))
+        wanted = CollectionSchema.model_validate({**defaults, **schema})
+        with _explained():
+            fingerprints = IdfTables(settings.idf_tables).fingerprints(wanted)
+        return create_collection(root, name, wanted, fingerprints)
     except CollectionExists:
         return collection_path(root, name)
     except ValidationError as error:
@@ -66,7 +69,7 @@ def index_documents(
     name: str,
     documents: Iterable[Document],
     total: int,
-    load: LoadDocumentEncoder,
+    load: Load,
     progress: Progress,
 ) -> None:
     """Append documents to a collection's log, then apply it here or, if a worker has the collection, wait."""
@@ -95,45 +98,53 @@ def open_snapshot(root: Path, name: str) -> Snapshot:
 
 
 @asynccontextmanager
-async def engine_here(settings: Settings, load: LoadEncoder) -> AsyncIterator[Engine]:
-    """Make the engine that answers HTTP, without HTTP."""
+async def engine_here(settings: Settings, load: Load) -> AsyncIterator[tuple[Engine, Nets]]:
+    """Make the engine that answers HTTP, without HTTP, and the nets it asks."""
     workers = Workers(settings.threads)
     metrics = Metrics()
-    nets = DenseNets(settings, workers, load, metrics)
+    nets = Nets(settings, workers, load, metrics)
     try:
-        yield Engine(settings, nets, workers, metrics)
+        yield Engine(settings, nets, workers, metrics), nets
     finally:
         await nets.stop()
         workers.close()
 
 
+async def prepare(engine: Engine, nets: Nets, snapshot: Snapshot, request: SearchRequest) -> None:
+    """Compile and load what a request needs: that takes longer than the request may take."""
+    with _explained():
+        needed = needs(engine.plan(snapshot.schema, request))
+    await asyncio.to_thread(warm)
+    for role, name in snapshot.schema.encoders().items():
+        if role in needed:
+            with suppress(EncoderError):  # the answer will say it
+                await nets.get(role, name, None)
+
+
 async def ask(engine: Engine, snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
     """Search; what is wrong with the request becomes a CommandError."""
-    try:
+    with _explained():
         return await engine.search(snapshot, request)
-    except (ServiceError, FilterError) as error:
-        raise CommandError(as_service_error(error).detail) from error
 
 
-def dense_loader(cache: Path) -> Callable[[str], "DenseEncoder"]:
-    """How encoders are loaded here: weights that are missing or unfit are a CommandError."""
+def loader_here(cache: Path) -> Load:
+    """How nets are loaded here: weights that are missing or unfit are a CommandError."""
+    load = loader(cache)
 
-    def load(name: str) -> "DenseEncoder":
-        from models.dense import DenseEncoder
-
+    def load_or_say(role: Role, name: str) -> Loaded:
         try:
-            return DenseEncoder.load(name, cache=cache)
+            return load(role, name)
         except (WeightsMissing, ValueError) as error:
             raise CommandError(str(error)) from error
 
-    return load
+    return load_or_say
 
 
 def index_locally(data_dir: Path, source: Path, total: int, name: str, schema: dict[str, Any]) -> None:
     """`winnow index` without a service."""
     settings = settings_from(data_dir=data_dir, host="127.0.0.1")
-    ensure_collection(data_dir, name, {"encoder": settings.encoder, **schema})
-    load = dense_loader(data_dir / "cache" / "models")
+    ensure_collection(name, schema, settings)
+    load = loader_here(data_dir / "cache" / "models")
     with progress_bar() as progress:
         index_documents(data_dir, name, read_documents(source), total, load, progress)
 
@@ -144,13 +155,24 @@ def search_locally(data_dir: Path, name: str, request: dict[str, Any]) -> dict[s
     snapshot = open_snapshot(data_dir, name)
 
     async def answer() -> SearchResponse:
-        async with engine_here(settings, dense_loader(data_dir / "cache" / "models")) as engine:
-            return await ask(engine, snapshot, SearchRequest(**request))
+        asked, load = SearchRequest(**request), loader_here(data_dir / "cache" / "models")
+        async with engine_here(settings, load) as (engine, nets):
+            await prepare(engine, nets, snapshot, asked)
+            return await ask(engine, snapshot, asked)
 
     return dict(asyncio.run(answer()))
 
 
-def _apply(root: Path, name: str, load: LoadDocumentEncoder, watch: Watch) -> None:
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What is wrong with a request becomes a CommandError."""
+    try:
+        yield
+    except (ServiceError, FilterError) as error:
+        raise CommandError(as_service_error(error).detail) from error
+
+
+def _apply(root: Path, name: str, load: Load, watch: Watch) -> None:
     try:
         drain(root, name, load, lambda *_: watch.update())
     except Locked:

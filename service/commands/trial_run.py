@@ -9,20 +9,20 @@ from typing import Any
 import typer
 from rich.progress import Progress
 
-from indexer.encoders import Encoder
 from indexer.kernels import warm
 from indexer.sources import count_documents, read_documents
+from models.roles import Loaded, Role
 from service.commands.common import settings_from
-from service.commands.encoding_cache import CachedEncoder
+from service.commands.encoding_cache import Cached, cached
 from service.commands.local import (
     ask,
-    dense_loader,
     engine_here,
     ensure_collection,
     index_documents,
+    loader_here,
     open_snapshot,
 )
-from service.engine import Engine, named_pipelines
+from service.engine import Engine, named_pipelines, needs
 from service.evaluation import DEPTH, Answer, answer_of
 from service.schema import SearchRequest
 from service.settings import Limits
@@ -51,18 +51,19 @@ class TrialRun:
             data_dir=root, host="127.0.0.1", timeout_ms=timeout_ms or NO_DEADLINE_MS, limits=Limits()
         )
         self.pipelines = {name: self._pipeline(name, hurried=timeout_ms is not None) for name in names}
-        self._load = cache(dense_loader(cache_directory / "models"))
+        self._load = cache(loader_here(cache_directory / "models"))
 
     def index(self, dataset: Path, schema: Mapping[str, Any]) -> None:
         """Index the corpus of a BEIR folder with the components that the pipelines need."""
-        needed = sorted({need for stages in self.pipelines.values() for need in _needs(stages)})
-        ensure_collection(
-            self.root, COLLECTION, {"encoder": self.settings.encoder, "components": needed, **schema}
-        )
-        encoders: list[CachedEncoder] = []
+        needed = sorted(set().union(*(needs(stages) for stages in self.pipelines.values())))
+        ensure_collection(COLLECTION, {"components": needed, **schema}, self.settings)
+        encoders: list[Cached] = []
 
-        def load(name: str) -> Encoder:
-            encoders.append(CachedEncoder(self._load(name), self.cache / "encodings", dataset.resolve().name))
+        def load(role: Role, name: str) -> Loaded:
+            net = self._load(role, name)
+            if role == "quality":
+                return net
+            encoders.append(cached(role, net, self.cache / "encodings", dataset.resolve().name))
             return encoders[-1]
 
         documents, total = read_documents(dataset), count_documents(dataset)
@@ -80,7 +81,7 @@ class TrialRun:
         found: dict[str, dict[str, Answer]] = {name: {} for name in self.pipelines}
         snapshot = open_snapshot(self.root, COLLECTION)
         warm()
-        async with engine_here(self.settings, self._load) as engine:
+        async with engine_here(self.settings, self._load) as (engine, _):
             await self._one_round(
                 engine, snapshot, next(iter(queries.values()))
             )  # what is slow the first time
@@ -101,15 +102,6 @@ class TrialRun:
         if name not in known:
             raise typer.BadParameter(f"there is no pipeline {name!r}; there are {', '.join(sorted(known))}")
         return known[name] if hurried else tuple(_without_budgets(known[name]))
-
-
-def _needs(stages: Iterable[AnyStage]) -> Iterator[str]:
-    for stage in stages:
-        if stage.needs is not None:
-            yield stage.needs
-        if isinstance(stage, Fuse):
-            for pipeline in stage.inputs:
-                yield from _needs(pipeline)
 
 
 def _without_budgets(stages: Iterable[AnyStage]) -> Iterator[AnyStage]:

@@ -35,8 +35,9 @@ async def list_collections(here: Here) -> Response:
 async def put_collection(name: Name, here: Here, body: CollectionRequest | None = None) -> Response:
     """Make an empty collection. Repeating the request changes nothing; another schema is a conflict."""
     schema = _schema(body or CollectionRequest(), here.settings)
+    fingerprints = await asyncio.to_thread(here.nets.tables.fingerprints, schema)
     try:
-        collection, status = await here.catalog.create(name, schema), 201
+        collection, status = await here.catalog.create(name, schema, fingerprints), 201
     except CollectionExists:
         await here.catalog.refresh()
         collection, status = here.catalog.get(name), 200
@@ -72,14 +73,15 @@ async def delete_collection(name: Name, here: Here) -> Response:
 
 
 def _schema(body: CollectionRequest, settings: Settings) -> CollectionSchema:
-    given = body.model_dump(exclude_unset=True)
-    encoder = given.setdefault("encoder", settings.encoder)
-    allowed = (settings.encoder, *settings.encoders)
-    if encoder not in allowed:
-        raise InvalidError(
-            f"encoder {encoder[:100]!r} is not one of {', '.join(allowed)}: whoever runs the service can "
-            "allow it in WINNOW_ENCODERS, since loading weights may download or read anything"
-        )
+    defaults = settings.default_encoders()
+    given = {**defaults, **body.model_dump(exclude_unset=True)}
+    for field in defaults:
+        name, allowed = given[field], settings.names()[field]
+        if name not in allowed:
+            raise InvalidError(
+                f"{field} {name[:100]!r} is not one of {', '.join(allowed)}: whoever runs the service can "
+                "allow it in WINNOW_ENCODERS, since loading weights may download or read anything"
+            )
     return CollectionSchema(**given)
 
 
@@ -103,6 +105,7 @@ async def _view(collection: Collection) -> CollectionView:
             "name": part.entry.name,
             "rows": part.entry.rows,
             "dead_rows": part.entry.dead_rows,
+            "pruned_rows": part.entry.pruned_rows,
             "documents": part.entry.documents,
             "bytes": sum(file.size for file in part.entry.files.values()),
         }

@@ -57,12 +57,14 @@ async def metrics(here: Here) -> Response:
 @router.get("/v1/limits", response_model=LimitsView, summary="Limits")
 async def limits(here: Here) -> Response:
     """What a request may ask for at most, and what it may name."""
-    settings = here.settings
+    settings, names = here.settings, here.settings.names()
     return json_response(
         {
             "limits": settings.limits.model_dump(),
             "languages": list(LANGUAGES),
-            "encoders": sorted({settings.encoder, *settings.encoders}),
+            "encoders": names["encoder"],
+            "sparse_encoders": names["sparse_encoder"],
+            "idf_tables": names["sparse_idf"],
             "pipelines": {
                 name: [stage.model_dump() for stage in stages]
                 for name, stages in here.engine.pipelines.items()

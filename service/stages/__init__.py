@@ -10,10 +10,11 @@ from service.stages.bm25 import Bm25
 from service.stages.dense import Dense
 from service.stages.fuse import Fuse
 from service.stages.group import Group
+from service.stages.sparse import Sparse
 
-__all__ = ["AnyStage", "Bm25", "Dense", "Fuse", "Group", "Pipeline"]
+__all__ = ["AnyStage", "Bm25", "Dense", "Fuse", "Group", "Pipeline", "Sparse"]
 
-AnyStage = Annotated[Bm25 | Dense | Fuse | Group, Field(discriminator="stage")]
+AnyStage = Annotated[Bm25 | Dense | Sparse | Fuse | Group, Field(discriminator="stage")]
 Pipeline = Annotated[tuple[AnyStage, ...], Strict(False), Field(min_length=1)]
 
 Fuse.model_rebuild(_types_namespace={"Pipeline": Pipeline})

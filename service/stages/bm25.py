@@ -20,7 +20,7 @@ from indexer.segment.manifest import Component
 from service.limits import Limit
 from service.snapshot import Snapshot
 from service.stages.retrieved import retrieved
-from service.types import Hits, Search, Stage
+from service.types import Hits, Search, Seqs, Stage, Term
 
 _OWN = "The collection's by default; of no effect on `full` syntax."
 
@@ -52,14 +52,14 @@ class Bm25(Stage):
         """Search every part of the snapshot in one thread."""
         return await search.in_thread(self._full if self.query_syntax == "full" else self._plain, search)
 
-    def explain(self, search: Search, seqs: NDArray[np.int64]) -> list[dict[str, float]]:
-        """What each term gave to each passage's score, terms that gave nothing left out."""
+    def explain(self, search: Search, seqs: Seqs) -> list[list[Term]]:
+        """What each matching term gave to each passage's score, most first."""
         if self.query_syntax == "full":
-            return [{} for _ in seqs]
+            return [[] for _ in seqs]
         question = self._question(search.snapshot, search.query)
         parts, rows = search.snapshot.locate(seqs)
         return [
-            _contributions(search.snapshot.parts[part].lexical, question, row)
+            _terms(search.snapshot.parts[part].lexical, question, row)
             for part, row in zip(parts.tolist(), rows.tolist(), strict=True)
         ]
 
@@ -95,6 +95,12 @@ class Bm25(Stage):
         return k1, b, title_boost, average
 
 
-def _contributions(lexical: Lexical, question: Question, row: int) -> dict[str, float]:
-    parts = lexical.explain(lexical.lookup(question.terms), question.weights, *question.parameters, row)
-    return {term: float(part) for term, part in zip(question.terms, parts, strict=True) if part > 0}
+def _terms(lexical: Lexical, question: Question, row: int) -> list[Term]:
+    """The terms of the question that a passage has, those that gave most to its score first."""
+    given = lexical.explain(lexical.lookup(question.terms), question.weights, *question.parameters, row)
+    found: list[Term] = [
+        {"term": term, "query": weight, "passage": score / weight, "score": score}
+        for term, weight, score in zip(question.terms, question.weights.tolist(), given.tolist(), strict=True)
+        if score > 0
+    ]
+    return sorted(found, key=lambda term: (-term["score"], term["term"]))

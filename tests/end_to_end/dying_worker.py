@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.worker import run_worker
-from tests.nets import WordOverlapEncoder
+from tests.nets import word_overlap
 
 DURABLE = ("fsync", "replace", "rename", "link", "unlink")
 
@@ -39,7 +39,7 @@ def main(root: str, fatal: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     before_each(die)
-    run_worker(Path(root), lambda _: WordOverlapEncoder(), parent_pipe=True)
+    run_worker(Path(root), word_overlap, parent_pipe=True)
 
 
 if __name__ == "__main__":

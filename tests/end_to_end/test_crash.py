@@ -23,7 +23,7 @@ from indexer.queue.sqlite import SqliteLog
 from indexer.worker import drain
 from tests.end_to_end import dying_worker
 from tests.indexer.reading import Reading, quick_directory
-from tests.nets import WordOverlapEncoder
+from tests.nets import word_overlap
 
 SCHEMA = CollectionSchema(language="none", passage_tokens=16, overlap_sentences=0)
 
@@ -83,6 +83,7 @@ class Client:
         passages = sorted(name for name, _ in reading.bm25("tide"))
         assert set(passages) == reading.texts().keys()
         assert sorted(name for name, _ in reading.dense("tide")) == passages
+        assert sorted(name for name, _ in reading.sparse("tide")) == passages
         assert reading.full_text("tide") == passages
         for name, text in reading.texts().items():
             assert {found for found, _ in reading.bm25(text.split()[0])} == {name}
@@ -126,8 +127,8 @@ def kill_rounds(root: Path, rounds: int, seed: int) -> Client:
 
 
 def finish(root: Path, client: Client) -> None:
-    drain(root, "c", lambda _: WordOverlapEncoder())
-    drain(root, "c", lambda _: WordOverlapEncoder())  # the first leaves superseded files, for readers
+    drain(root, "c", word_overlap)
+    drain(root, "c", word_overlap)  # the first leaves superseded files, for readers
     client.check_all()
 
 
@@ -148,7 +149,7 @@ def test_every_fail_point(step: int, monkeypatch: pytest.MonkeyPatch):
         client = Client(create_collection(before, "c", SCHEMA), seed=1)
         for _ in range(5):  # so that the next generations bring about a merge
             client.write(4)
-            drain(before, "c", lambda _: WordOverlapEncoder())
+            drain(before, "c", word_overlap)
         client.write(6)
         client.log.close()
         fatal = step
@@ -175,7 +176,7 @@ def dies(before: Path, client: Client, fatal: int, monkeypatch: pytest.MonkeyPat
             for name in dying_worker.DURABLE:
                 patch.setattr(f"os.{name}", getattr(os, name))  # so that it is put back at the end
             dying_worker.before_each(die)
-            drain(root, "c", lambda _: WordOverlapEncoder())
+            drain(root, "c", word_overlap)
         client.check_published()
         finish(root, client)
         client.log.close()

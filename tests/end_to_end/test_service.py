@@ -19,7 +19,7 @@ from indexer.document import Document
 from indexer.queue.contract import upsert
 from indexer.worker import drain
 from service.state import State
-from tests.nets import CountingNet, WordOverlapEncoder, tiny_encoder
+from tests.nets import CountingNet, loading, tiny_encoder, word_overlap
 from tests.serving import serving
 
 SEARCH = "/v1/collections/c/search"
@@ -127,7 +127,7 @@ def test_odd_paths_are_answered(url: str, path: str):
 
 def test_a_client_that_hangs_up_takes_its_question_off_the_queue(tmp_path: Path):
     net = CountingNet()
-    with serving(tmp_path, load=lambda _: net, batch_texts=1) as (url, state):
+    with serving(tmp_path, load=loading(dense=net), batch_texts=1) as (url, state):
         httpx.put(f"{url}/v1/collections/c").raise_for_status()
         index(state)
         httpx.post(f"{url}{SEARCH}", json={"query": "warm"}).raise_for_status()
@@ -150,7 +150,7 @@ def index(state: State) -> None:
     """Put a document into collection c and index it."""
     collection = state.catalog.get("c")
     collection.log.append([upsert(Document(id="a", text="moon"))])
-    drain(state.settings.data_dir, "c", lambda _: WordOverlapEncoder())
+    drain(state.settings.data_dir, "c", word_overlap)
     until(lambda: collection.current.generation == 1)
 
 

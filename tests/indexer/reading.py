@@ -14,7 +14,8 @@ from indexer.segment.analyzer import Analyzer
 from indexer.segment.fulltext import Fulltext
 from indexer.segment.lexical import idf
 from indexer.segment.manifest import Manifest, read_current, verify_files
-from tests.nets import WordOverlapEncoder
+from indexer.segment.sparse import question
+from tests.nets import WordOverlapEncoder, WordOverlapSparseEncoder
 
 Scored = list[tuple[str, float]]
 MEMORY = Path("/dev/shm")
@@ -81,6 +82,16 @@ class Reading:
             (part, *part.segment.dense.search(vector, 10**6, ~part.dead))
             for part in self.parts
             if part.segment.dense is not None
+        )
+
+    def sparse(self, query: str) -> Scored:
+        """Every passage with a word of the query, by how many it has."""
+        terms, weights = WordOverlapSparseEncoder().encode([query], "query").row(0)
+        return _ranked(
+            (part, *part.segment.sparse.search(asked, 10**6, ~part.dead))
+            for part in self.parts
+            if part.segment.sparse is not None
+            for asked in [question(terms, weights, part.segment.sparse.step)]
         )
 
     def full_text(self, query: str) -> list[str]:

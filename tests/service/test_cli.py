@@ -25,7 +25,7 @@ from service.commands.client import Client
 from service.commands.common import stderr
 from service.commands.serve import listen
 from service.settings import Settings
-from tests.nets import WordOverlapEncoder
+from tests.nets import word_overlap
 
 TEXTS = {
     "tides": "The moon pulls the sea and makes the tide.",
@@ -207,17 +207,18 @@ def test_evaluate_shows_a_table(corpus: Path):
 
 
 @contextmanager
-def served(data: Path, encoder: WordOverlapEncoder | None = None) -> Iterator[str]:
+def served(data: Path) -> Iterator[str]:
     """A service on a free port, and a worker beside it."""
-    load = lambda _: encoder or WordOverlapEncoder()  # noqa: E731
     server = uvicorn.Server(
-        uvicorn.Config(create_app(Settings(data_dir=data, worker="external"), load=load), log_level="warning")
+        uvicorn.Config(
+            create_app(Settings(data_dir=data, worker="external"), load=word_overlap), log_level="warning"
+        )
     )
     listening = listen("127.0.0.1", 0)
     stop = threading.Event()
 
     def work() -> None:
-        worker = Worker(data, load)
+        worker = Worker(data, word_overlap)
         while not stop.is_set():
             if not worker.turn():
                 stop.wait(0.02)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.nets import WordOverlapEncoder
+from tests.nets import WordOverlapEncoder, loading
 from tests.running import Service, running
 
 # Each document answers the query of its letter.
@@ -21,7 +21,7 @@ async def test_pipelines_are_measured_side_by_side(service: Service):
     await service.put(DOCUMENTS)
     report = await service.ask("POST", PATH, json=JUDGED)
     assert (report["generation"], report["queries"]) == (1, 2)
-    assert list(report["pipelines"]) == ["bm25", "dense", "hybrid"]
+    assert list(report["pipelines"]) == ["bm25", "dense", "sparse", "hybrid", "sparse_hybrid"]
     bm25, hybrid = report["pipelines"]["bm25"], report["pipelines"]["hybrid"]
     assert bm25["measures"] == {"nDCG@10": 1.0, "MRR@10": 1.0, "Recall@100": 1.0, "MAP": 1.0}
     assert bm25["p_values"] is None
@@ -60,7 +60,7 @@ async def test_what_cannot_be_measured_is_refused(service: Service, change: dict
 
 
 async def test_an_answer_that_came_too_late_counts_nothing_and_is_said(tmp_path: Path):
-    async with running(tmp_path, load=lambda _: Slow()) as service:
+    async with running(tmp_path, load=loading(dense=Slow())) as service:
         await service.make()
         await service.put(DOCUMENTS)
         body = {**JUDGED, "pipelines": {"dense": "dense"}, "timeout_ms": 20}

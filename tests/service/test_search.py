@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from service.batcher import Overloaded
 from service.schema import SearchRequest
-from tests.nets import WordOverlapEncoder
+from tests.nets import WordOverlapEncoder, loading
 from tests.running import Service, running
 
 DOCUMENTS: list[dict[str, Any]] = [
@@ -87,14 +87,37 @@ async def test_highlights_are_escaped(sea: Service):
     assert hit["highlights"] == ["<mark>Cats</mark> sleep &amp; purr all day."]
 
 
-async def test_an_explanation_adds_up_to_the_score(sea: Service):
-    answer = await sea.search("the moon of the sea", pipeline="bm25", explain=True)
+@pytest.mark.parametrize(
+    ("pipeline", "matched"), [("bm25", ["moon", "sea"]), ("sparse", ["moon", "sea", "the"])]
+)
+async def test_an_explanation_adds_up_to_the_score(sea: Service, pipeline: str, matched: list[str]):
+    answer = await sea.search("the moon of the sea", pipeline=pipeline, explain=True)
     for hit in answer["hits"]:
-        assert sum(hit["explanation"]["bm25"].values()) == pytest.approx(hit["score"])
-    assert set(answer["hits"][0]["explanation"]["bm25"]) == {"moon", "sea"}
+        terms = hit["explanation"][pipeline]
+        assert sum(term["score"] for term in terms) == pytest.approx(hit["score"], rel=1e-5)
+        for term in terms:
+            assert term["query"] * term["passage"] == pytest.approx(term["score"])
+        assert [term["score"] for term in terms] == sorted((t["score"] for t in terms), reverse=True)
+    assert sorted(term["term"] for term in answer["hits"][0]["explanation"][pipeline]) == matched
 
 
-@pytest.mark.parametrize("pipeline", ["bm25", "dense", "hybrid", [{"stage": "bm25", "query_syntax": "full"}]])
+async def test_every_retriever_of_terms_explains_itself(sea: Service):
+    (hit,) = (await sea.search("moon sea", pipeline="sparse_hybrid", explain=True, top_k=1))["hits"]
+    assert set(hit["explanation"]) == {"bm25", "sparse"}
+    assert set(hit["scores"]) == {"bm25", "dense", "sparse"}
+
+
+PIPELINES = [
+    "bm25",
+    "dense",
+    "sparse",
+    "hybrid",
+    "sparse_hybrid",
+    [{"stage": "bm25", "query_syntax": "full"}],
+]
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
 async def test_a_filter_holds_in_every_retriever(sea: Service, pipeline: Any):
     ask = {"pipeline": pipeline}
     assert set(await sea.ids("moon sea", filter={"year": {"gte": 2021}, "$not": {"lang": "en"}}, **ask)) == {
@@ -153,17 +176,36 @@ async def test_grouping_shows_every_document_once_and_can_be_left_out(sea: Servi
 
 async def test_before_anything_is_published_there_are_no_hits(sea: Service):
     shown = {"filter": {"a": 1}, "highlight": True, "explain": True}
-    for pipeline in ("bm25", "dense", "hybrid", [{"stage": "bm25", "query_syntax": "full"}]):
+    for pipeline in PIPELINES:
         answer = await sea.search("moon", "empty", pipeline=pipeline, **shown)
         assert (answer["hits"], answer["generation"]) == ([], 0)
 
 
-async def test_the_default_pipeline_is_what_the_collection_can_do(sea: Service):
+@pytest.mark.parametrize(
+    ("components", "first", "inputs"),
+    [
+        (["bm25"], "bm25", []),
+        (["sparse"], "sparse", []),
+        (["bm25", "sparse"], "fuse", ["bm25", "sparse"]),
+        (["dense", "sparse"], "fuse", ["dense", "sparse"]),
+        (["bm25", "dense"], "fuse", ["bm25", "dense"]),
+    ],
+)
+async def test_the_default_pipeline_is_what_the_collection_can_do(
+    sea: Service, components: list[str], first: str, inputs: list[str]
+):
+    name = "-".join(components)
+    await sea.make(name, components=components)
+    start, group = (await sea.search("moon", name))["stages"]
+    assert (start["stage"], group["stage"]) == (first, "group")
+    assert [each["stage"] for inner in start["inputs"] for each in inner] == inputs
+
+
+async def test_a_component_that_is_missing_is_named_with_what_to_do(sea: Service):
     await sea.make("words", components=["bm25"])
-    answer = await sea.search("moon", "words")
-    assert [stage["stage"] for stage in answer["stages"]] == ["bm25", "group"]
-    problem = await sea.search("moon", "words", status=422, pipeline="hybrid")
+    problem = await sea.search("moon", "words", status=422, pipeline="sparse_hybrid")
     assert problem["code"] == "component_missing"
+    assert 'PUT /v1/collections/NAME {"components": ["bm25", "sparse"]}' in problem["detail"]
 
 
 async def test_pipelines_of_the_settings_have_names(tmp_path: Any):
@@ -254,7 +296,7 @@ class Held(WordOverlapEncoder):
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def slow_sea(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Service, Held]]:
     encoder = Held()
-    async with running(tmp_path_factory.mktemp("slow"), load=lambda _: encoder) as service:
+    async with running(tmp_path_factory.mktemp("slow"), load=loading(dense=encoder)) as service:
         await service.make()
         await service.put(DOCUMENTS)
         yield service, encoder

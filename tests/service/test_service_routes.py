@@ -10,7 +10,7 @@ import pytest
 from models.load import WeightsMissing
 from service.app import create_app
 from service.settings import Limits, Settings
-from tests.nets import WordOverlapEncoder
+from tests.nets import WordOverlapEncoder, loading, word_overlap
 from tests.running import Service, running
 
 
@@ -20,23 +20,23 @@ async def ready(service: Service) -> None:
             await asyncio.sleep(0.01)
 
 
-def missing(name: str) -> Any:
+def missing(role: str, name: str) -> Any:
     raise WeightsMissing(f"{name} is not installed: pip install weights")
 
 
 async def test_it_is_alive_at_once_and_ready_when_warm(tmp_path: Path):
-    loading, loaded = asyncio.Event(), asyncio.get_running_loop().create_future()
+    loaded = asyncio.get_running_loop().create_future()
 
-    def load(name: str) -> Any:
-        loading.set()
-        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(loaded, 10), loop).result()
+    def load(role: str, name: str) -> Any:
+        load = asyncio.run_coroutine_threadsafe(asyncio.wait_for(asyncio.shield(loaded), 10), loop).result()
+        return load(role, name)
 
     loop = asyncio.get_running_loop()
     async with running(tmp_path, load=load) as service:
         assert (await service.ask("GET", "/livez"))["status"] == "alive"
         problem = await service.ask("GET", "/readyz", 503)
         assert "loading encoders" in problem["detail"]
-        loaded.set_result(WordOverlapEncoder())
+        loaded.set_result(word_overlap)
         await ready(service)
         assert await service.ask("GET", "/readyz") == {"status": "ready", "reasons": []}
         assert await service.ask("GET", "/health") == {"status": "ready", "reasons": []}
@@ -51,7 +51,7 @@ async def test_without_weights_it_is_ready_and_says_what_is_missing(tmp_path: Pa
 
 
 async def test_weights_that_break_while_loading_are_like_missing_ones(tmp_path: Path):
-    def broken(name: str) -> Any:
+    def broken(role: str, name: str) -> Any:
         raise KeyError("embeddings.weight")
 
     async with running(tmp_path, load=broken) as service:
@@ -81,16 +81,16 @@ async def test_vectors_of_other_weights_are_not_compared(tmp_path: Path):
     async with running(tmp_path) as service:
         await service.make()
         await service.put([{"id": "a", "text": "moon"}])
-    async with running(tmp_path, load=lambda _: OtherWeights()) as service:
+    async with running(tmp_path, load=loading(dense=OtherWeights())) as service:
         problem = await service.search("moon", status=503, pipeline="dense")
         assert "encoded with word-overlap-64" in problem["detail"]
 
 
 async def test_weights_that_were_installed_meanwhile_are_found(tmp_path: Path):
-    answers: list[Callable[[str], Any]] = [missing, missing]
+    answers: list[Callable[[str, str], Any]] = [missing, missing]
 
-    def load(name: str) -> Any:
-        return answers.pop(0)(name) if answers else WordOverlapEncoder()
+    def load(role: str, name: str) -> Any:
+        return answers.pop(0)(role, name) if role == "dense" and answers else word_overlap(role, name)
 
     async with running(tmp_path, load=load) as service:
         await ready(service)

@@ -11,7 +11,7 @@ import pytest
 from indexer.collection import collection_path, drop_collection
 from indexer.segment.manifest import CURRENT
 from service.snapshot import Snapshot
-from tests.nets import WordOverlapEncoder
+from tests.nets import WordOverlapEncoder, loading
 from tests.running import Service, running
 
 
@@ -76,7 +76,7 @@ class Gate(WordOverlapEncoder):
 async def test_a_search_begun_before_a_swap_ends_on_its_old_snapshot(tmp_path: Path):
     gate = Gate()
     gate.open.set()
-    async with running(tmp_path, load=lambda _: gate) as service:
+    async with running(tmp_path, load=loading(dense=gate)) as service:
         await service.make()
         await service.put([document("old")])
         await service.search("moon")
@@ -200,7 +200,7 @@ async def test_the_ranking_does_not_depend_on_the_number_of_segments(tmp_path: P
             for begin, end in pairwise([0, *cuts]):
                 await service.put(documents[begin:end], name)
         assert len(service.state.catalog.get("many").current.parts) > 1
-        for pipeline in ("bm25", "dense", "hybrid"):
+        for pipeline in ("bm25", "dense", "sparse", "hybrid", "sparse_hybrid"):
             ask = {"query": "moon tide sea", "pipeline": pipeline, "top_k": 100}
             one, two, many = [
                 (await service.search(name=name, **ask))["hits"] for name in ("one", "two", "many")

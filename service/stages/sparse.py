@@ -1,0 +1,95 @@
+"""Learned sparse retrieval: passages by the weights that a net gave to vocabulary entries, said or not.
+
+A question is weighed by the same net or, where the collection says so, without any: every word piece counts
+once, by its idf (Geng et al., "Towards Competitive Search Relevance for Inference-Free Learned Sparse
+Retrievers", 2024). Scores are sums of integers, so they do not depend on segments or on how they were found.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from indexer.segment.manifest import Component
+from indexer.segment.sparse import Question, question
+from indexer.segment.sparse import Sparse as Vectors
+from models.idf import idf_query
+from service.idf import IDF
+from service.limits import Limit
+from service.stages.retrieved import retrieved
+from service.types import Hits, Search, Seqs, Stage, Term, Terms
+
+
+class Sparse(Stage):
+    """Find passages by weighted words, their own and related ones."""
+
+    starts: ClassVar[bool] = True
+    needs: ClassVar[Component | None] = "sparse"
+
+    stage: Literal["sparse"] = "sparse"
+    k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(1000, description="Hits found.")
+
+    async def __call__(self, search: Search, hits: Hits) -> Hits:
+        """Have the question encoded if it must be, then search every part of the snapshot in one thread."""
+        if not search.snapshot.parts:
+            return retrieved(self.stage, [], self.k)
+        async with search.in_time():
+            weighed = await _reader(search)
+        return await search.in_thread(self._search, search, weighed)
+
+    def explain(self, search: Search, seqs: Seqs) -> list[list[Term]]:
+        """What each matching term gave to each passage's score, most first."""
+        asked: Question | None = search.questions.get(self.stage)
+        if asked is None:
+            return [[] for _ in seqs]
+        words = search.nets.words(search.snapshot.schema.sparse_encoder, asked.terms)
+        parts, rows = search.snapshot.locate(seqs)
+        return [
+            _terms(search.snapshot.parts[part].sparse, asked, words, row)
+            for part, row in zip(parts.tolist(), rows.tolist(), strict=True)
+        ]
+
+    def _search(self, search: Search, weighed: Callable[[], Terms]) -> Hits:
+        asked = question(*weighed(), search.snapshot.parts[0].sparse.step)
+        search.questions[self.stage] = asked
+        found, best = [], np.empty(0, np.float32)
+        for part, allowed in zip(search.snapshot.parts, search.allowed, strict=True):
+            search.check_time()
+            floor = float(best[-1]) if len(best) == self.k else 0.0
+            rows, scores = part.sparse.search(asked, self.k, allowed, floor)
+            found.append((part.segment.store.seqs[rows], scores))
+            best = -np.sort(-np.concatenate([best, scores]))[: self.k]
+        return retrieved(self.stage, found, self.k)
+
+
+async def _reader(search: Search) -> Callable[[], Terms]:
+    """What gives the question's vocabulary entries and weights, in a worker thread and without a net."""
+    manifest, nets = search.snapshot.manifest, search.nets
+    schema, fingerprint = manifest.schema_, manifest.fingerprints.get("sparse")
+    if schema.sparse_query == "encoder":
+        terms = await nets.query_terms(schema.sparse_encoder, fingerprint, search.query)
+        return lambda: terms
+    pieces = await nets.pieces(schema.sparse_encoder, fingerprint)
+    if schema.sparse_idf is None:
+        return lambda: idf_query(pieces([search.query])[0], search.snapshot.piece_idf).row(0)
+    table = await nets.idf_table(schema.sparse_idf, manifest.fingerprints.get(IDF), schema.sparse_encoder)
+    return lambda: idf_query(pieces([search.query])[0], table).row(0)
+
+
+def _terms(vectors: Vectors, asked: Question, words: Sequence[str], row: int) -> list[Term]:
+    """The terms of the question that a passage has, those that gave most to its score first."""
+    unit = asked.factor / vectors.step
+    found: list[Term] = [
+        {
+            "term": word,
+            "query": weight * unit,
+            "passage": code * vectors.step,
+            "score": weight * code * asked.factor,
+        }
+        for word, weight, code in zip(
+            words, asked.weights.tolist(), vectors.codes_of(asked, row).tolist(), strict=True
+        )
+        if code
+    ]
+    return sorted(found, key=lambda term: (-term["score"], term["term"]))
