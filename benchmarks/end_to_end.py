@@ -28,7 +28,7 @@ import numpy as np
 from rich.console import Console, Group
 from rich.table import Table
 
-from indexer.build import Passages, encode_text
+from indexer.build import Passages
 from indexer.collection import CollectionSchema, collection_path, create_collection, log_path
 from indexer.document import Document
 from indexer.kernels import warm
@@ -38,12 +38,13 @@ from indexer.queue.sqlite import SqliteLog
 from indexer.sources import read_documents, read_queries
 from indexer.worker import drain
 from models.dense import DenseEncoder
+from models.sparse import SparseEncoder
 from service.commands.encoding_cache import cache_home
 from service.evaluation import answer_of
 
 COLLECTION = "bench"
 CHUNK = 512
-PIPELINES = ("bm25", "dense", "hybrid")
+PIPELINES = ("bm25", "dense", "sparse", "hybrid", "sparse_hybrid")
 Times = dict[str, list[float]]  # what -> milliseconds
 
 
@@ -102,7 +103,7 @@ def _processor() -> str:
 class Timed:
     """An encoder that adds up the seconds it takes."""
 
-    def __init__(self, encoder: DenseEncoder) -> None:
+    def __init__(self, encoder: DenseEncoder | SparseEncoder) -> None:
         self.encoder = encoder
         self.seconds = 0.0
 
@@ -118,37 +119,33 @@ class Timed:
 
 def _indexing(root: Path, documents: Sequence[Document]) -> Group:
     """Encode and index chunk by chunk, by turns."""
-    encoder = Timed(DenseEncoder.load(cache=cache_home() / "models"))
-    schema = CollectionSchema()
+    cache, schema = cache_home() / "models", CollectionSchema()
+    timed = {"dense": Timed(DenseEncoder.load(cache=cache)), "sparse": Timed(SparseEncoder.load(cache=cache))}
+    encoders = [each.encoder for each in timed.values()]
     create_collection(root, COLLECTION, schema)
     log = SqliteLog(log_path(collection_path(root, COLLECTION)))
     warm()
-    encoder.encoder.encode(["the first forwards are slow"] * 64)
+    for encoder in encoders:
+        encoder.encode(["the first forwards are slow"] * 64)
     alone = indexing = passages = 0.0
     for begin in range(0, len(documents), CHUNK):
         chunk = documents[begin : begin + CHUNK]
-        texts = _passage_texts(chunk, schema, encoder.encoder)
+        texts = Passages.of(chunk, schema, encoders).encoded_texts()
         passages += len(texts)
-        alone += _seconds(lambda texts=texts: encoder.encoder.encode(texts))
+        alone += _seconds(lambda texts=texts: [encoder.encode(texts) for encoder in encoders])
         log.append([upsert(document) for document in chunk])
-        indexing += _seconds(lambda: drain(root, COLLECTION, lambda _: encoder))
+        indexing += _seconds(lambda: drain(root, COLLECTION, lambda role, name: timed[role]))
     log.close()
     table = Table("", "documents/s", "passages/s", title="indexing")
     for name, seconds in (("raw encode", alone), ("indexing", indexing)):
         table.add_row(name, f"{len(documents) / seconds:.1f}", f"{passages / seconds:.1f}")
+    encoding = sum(each.seconds for each in timed.values())
     note = (
-        f"{encoder.name} in {encoder.dtype}\n"
-        f"indexing / raw encode {alone / indexing:.2f}; of indexing's time the encoder had "
-        f"{encoder.seconds / indexing:.3f}, which is that ratio without what else the machine did\n"
+        f"{', '.join(f'{encoder.name} in {encoder.dtype}' for encoder in encoders)}\n"
+        f"indexing / raw encode {alone / indexing:.2f}; of indexing's time the encoders had "
+        f"{encoding / indexing:.3f}, which is that ratio without what else the machine did\n"
     )
     return Group(table, note)
-
-
-def _passage_texts(chunk: Sequence[Document], schema: CollectionSchema, encoder: DenseEncoder) -> list[str]:
-    """What the indexer gives the encoder for these documents."""
-    passages = Passages.of(chunk, schema, encoder)
-    titles = [passages.titles[number] for number in passages.document_of_row.tolist()]
-    return [encode_text(title, text) for title, text in zip(titles, passages.texts(), strict=True)]
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -66,7 +66,9 @@ def settings_from(**given: Any) -> "Settings":
     except ValidationError as error:
         details = "; ".join(_sentence(detail["loc"], detail["msg"]) for detail in error.errors())
         raise typer.BadParameter(details) from error
-    prepare_environment(settings.data_dir / "cache", (settings.encoder, *settings.encoders))
+    prepare_environment(
+        settings.data_dir / "cache", (*settings.default_encoders().values(), *settings.encoders)
+    )
     return settings
 
 

@@ -31,7 +31,7 @@ from service.commands.common import (
 if TYPE_CHECKING:
     from service.evaluation import Qrels, Report
 
-DEFAULT_PIPELINES = ("bm25", "dense", "hybrid")
+DEFAULT_PIPELINES = ("bm25", "dense", "sparse", "hybrid", "sparse_hybrid")
 MEASURE_NAMES = ("nDCG@10", "MRR@10", "Recall@100", "MAP")
 
 
@@ -65,7 +65,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="A named pipeline; give it again for more. The others are tested against the first.",
-            show_default="bm25 dense hybrid",
+            show_default="bm25 dense sparse hybrid sparse_hybrid",
         ),
     ] = None,
     queries: Annotated[
@@ -103,7 +103,7 @@ def _measure(
 ) -> "dict[str, Report]":
     from service.commands.encoding_cache import cache_home
 
-    prepare_environment(cache_home(), (schema.get("encoder", ""),))
+    prepare_environment(cache_home(), (schema.get("encoder", ""), schema.get("sparse_encoder", "")))
 
     from service.commands.trial_run import TrialRun
     from service.evaluation import compare

@@ -22,17 +22,21 @@ def inspect(
         str | None, typer.Option("--collection", "-c", help="Only this one.", show_default="all")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read every byte and check its checksum.")] = False,
+    pruned: Annotated[
+        bool, typer.Option("--pruned", help="List passages without a sparse vector for want of quality.")
+    ] = False,
 ) -> None:
-    """Show collections: generation, segments, rows, dead rows, and bytes per component."""
+    """Show collections: generation, segments, rows, dead and pruned rows, and bytes per component."""
     from indexer.collection import collection_path, list_collections
 
     names = [name for name in list_collections(data_dir) if collection in (None, name)]
     if not names:
         raise CommandError(f"{data_dir} has no collection" + (f" {collection!r}" if collection else ""))
     console = Console(highlight=False)
-    damages = [
-        found for name in names for found in _inspect(collection_path(data_dir, name), console, verify)
-    ]
+    damages = []
+    for name in names:
+        directory = collection_path(data_dir, name)
+        damages += _inspect(directory, console, verify=verify, pruned=pruned)
     for damage in damages:
         console.print(f"[red]damaged:[/red] {damage}", soft_wrap=True)
     if damages:
@@ -41,16 +45,18 @@ def inspect(
         console.print("Every file matches its checksum.")
 
 
-def _inspect(directory: Path, console: Console, verify: bool) -> list[str]:
+def _inspect(directory: Path, console: Console, *, verify: bool, pruned: bool) -> list[str]:
     """Print one collection; return what is wrong with it."""
     from indexer.segment.arrays import CorruptFile
     from indexer.segment.manifest import read_current
 
     try:
         manifest = read_current(directory)
+        console.print(_segments(directory, manifest))
+        for line in _pruned(directory, manifest) if pruned else ():
+            typer.echo(line)
     except (CorruptFile, FileNotFoundError) as error:
         return [str(error)]
-    console.print(_segments(directory, manifest))
     return list(_damages(directory, manifest)) if verify else []
 
 
@@ -61,15 +67,31 @@ def _segments(directory: Path, manifest: "Manifest") -> Table:
         f"{counts.passages} passages, {_queued(directory, manifest)} operations waiting"
     )
     components = sorted({name for entry in manifest.segments for name in _by_component(entry.files)})
-    table = Table("segment", "rows", "dead", "documents", *components, title=title, title_justify="left")
+    counted = ("rows", "dead", "pruned", "documents")
+    table = Table("segment", *counted, *components, title=title, title_justify="left")
     for entry in manifest.segments:
         sizes = _by_component(entry.files)
-        numbers = (str(number) for number in (entry.rows, entry.dead_rows, entry.documents))
+        numbers = map(str, (entry.rows, entry.dead_rows, entry.pruned_rows, entry.documents))
         table.add_row(entry.name, *numbers, *(_bytes(sizes[component]) for component in components))
     if manifest.lexical is not None:
         size = sum(entry.size for entry in manifest.lexical.files.values())
         table.caption = f"full query syntax: {manifest.lexical.directory}, {_bytes(size)}"
     return table
+
+
+def _pruned(directory: Path, manifest: "Manifest") -> Iterator[str]:
+    """A line for every live passage that was pruned: document, characters [begin, end), quality."""
+    from indexer.part import Part
+
+    for entry in manifest.segments:
+        part = Part.open(directory, entry)
+        store, quality = part.segment.store, part.segment.quality
+        if quality is None:
+            continue
+        for row in (quality.pruned & ~part.dead).nonzero()[0].tolist():
+            begin, end = store.spans[row].tolist()
+            document = store.id(int(store.document_of_row[row]))
+            yield f"{document}\t{begin}\t{end}\t{quality.values[row]:.4f}"
 
 
 def _queued(directory: Path, manifest: "Manifest") -> int:
