@@ -6,6 +6,7 @@ which leaves nothing of them, since every activation is zero at zero and never b
 natural.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -65,20 +66,36 @@ def pool_projected(
     pooling: Pooling,
     activation: Activation,
 ) -> Tensor:
-    """`pool(projection(states), …)`, a stretch of the vocabulary at a time.
+    """`pool(projection(states), …)` without ever holding all logits.
 
     `states` are [texts, positions, hidden]; weights float32 [texts, vocabulary].
     """
     if pooling == "last":
         return activate(projection(at_last(states, voting)), activation)
+    if pooling == "max":
+        highest = _by_stretch(voters(states, voting), projection, lambda logits: logits.amax(1))
+        return activate(highest * voting.any(1, keepdim=True), activation)
+    return _by_stretch(states, projection, lambda logits: pool(logits, voting, "sum", activation))
+
+
+def voters(states: Tensor, voting: Tensor) -> Tensor:
+    """States of the positions that vote, [texts, most votes, hidden], filled up by repeating a text's first.
+
+    A repetition changes no maximum, so nothing need be masked, and what has no vote is not projected at all.
+    """
+    votes = voting.sum(1, keepdim=True)
+    rank = torch.arange(max(1, int(votes.amax())), device=states.device)
+    order = torch.argsort(~voting, dim=1, stable=True)[:, : len(rank)]
+    chosen = torch.where(rank < votes, order, order[:, :1])
+    return states.gather(1, chosen[:, :, None].expand(-1, -1, states.shape[2]))
+
+
+def _by_stretch(states: Tensor, projection: Projection, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+    """`reduce(projection(states))`, [texts, vocabulary], for a stretch of the vocabulary at a time."""
     texts, positions, _ = states.shape
-    size = len(projection.weight)
-    weights = states.new_empty(texts, size, dtype=torch.float32)
-    for begin in range(0, size, step := max(1, CELLS // (texts * positions))):
-        stretch = slice(begin, begin + step)
-        logits = projection(states, stretch)
-        weights[:, stretch] = pool(logits, voting, pooling, activation)
-    return weights
+    step = max(1, CELLS // (texts * positions))
+    begins = range(0, len(projection.weight), step)
+    return torch.cat([reduce(projection(states, slice(begin, begin + step))) for begin in begins], 1)
 
 
 def at_last(values: Tensor, voting: Tensor) -> Tensor:
