@@ -1,4 +1,4 @@
-"""In which number format a net computes: the fastest one that means the same.
+"""How weights become a net, and in which number format it computes: the fastest one that means the same.
 
 Where the CPU computes in bfloat16 natively a passage costs a half to a third of float32. Weights that are
 stored in float32 are then rounded once, into a copy that later starts map (`models.load.converted`).
@@ -6,10 +6,11 @@ stored in float32 are then rounded once, into a copy that later starts map (`mod
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.utils import logging as transformers_logging
 
 from models.load import PICKLED, SAFE, Weights, converted
 
@@ -33,6 +34,23 @@ def prepared(weights: Weights, device: str, dtype: DType, cache: Path | None) ->
     if cache is not None and kind == "bfloat16":
         path = converted(weights, kind, _to_bfloat16, cache)
     return path, torch.bfloat16 if kind == "bfloat16" else torch.float32
+
+
+def pretrained(kind: Any, path: Path, device: str, dtype: torch.dtype) -> Any:
+    """The model of a folder by one of the `AutoModel…` classes of `transformers`, ready to compute.
+
+    Raises ValueError if the folder lacks some of its weights, which would else be random.
+    """
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    net, report = kind.from_pretrained(
+        path, use_safetensors=True, local_files_only=True, dtype=dtype, output_loading_info=True
+    )
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing or report["mismatched_keys"]:
+        raise ValueError(
+            f"{path} lacks weights of {type(net).__name__}: {', '.join(missing) or 'other shapes'}"
+        )
+    return net.to(device).eval()
 
 
 def _to_bfloat16(source: Path, target: Path) -> None:

@@ -40,6 +40,10 @@ def load(cache: Path, role: Role, name: str) -> Loaded:
         from models.sparse import SparseEncoder
 
         return SparseEncoder.load(name, cache=cache)
+    if role == "quality":
+        from models.quality import load_quality
+
+        return load_quality(name)
     from models.dense import DenseEncoder
 
     return DenseEncoder.load(name, cache=cache)

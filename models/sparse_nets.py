@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
-from transformers.utils import logging as transformers_logging
 
+from models.precision import pretrained
 from models.sparse_heads import (
     Projection,
     activate,
@@ -89,10 +89,10 @@ class ProsperNet:
 def load_net(path: Path, recipe: Recipe, device: str, dtype: torch.dtype) -> Net:
     """The net of a folder by its recipe; raises ValueError if weights are missing or of another shape."""
     if recipe.kind == "mlm":
-        return VocabularyNet(_pretrained(AutoModelForMaskedLM, path, device, dtype), recipe)
+        return VocabularyNet(pretrained(AutoModelForMaskedLM, path, device, dtype), recipe)
     if recipe.kind == "decoder":
-        return VocabularyNet(_pretrained(AutoModelForCausalLM, path, device, dtype), recipe)
-    body = _pretrained(AutoModel if recipe.kind == "mlp" else AutoModelForCausalLM, path, device, dtype)
+        return VocabularyNet(pretrained(AutoModelForCausalLM, path, device, dtype), recipe)
+    body = pretrained(AutoModel if recipe.kind == "mlp" else AutoModelForCausalLM, path, device, dtype)
     hidden, vocabulary = body.config.hidden_size, body.config.vocab_size
     if recipe.kind == "mlp":
         return TermNet(body, _head(path / recipe.weights, {"a": (hidden,), "b": (1,)}, body), recipe)
@@ -118,19 +118,6 @@ def split(whole: Any) -> tuple[Any, Projection]:
     if not torch.equal(expected, found):
         raise ValueError(f"{type(whole).__name__} changes its logits after the projection: not supported")
     return whole, projection
-
-
-def _pretrained(kind: Any, path: Path, device: str, dtype: torch.dtype) -> Any:
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    net, report = kind.from_pretrained(
-        path, use_safetensors=True, local_files_only=True, dtype=dtype, output_loading_info=True
-    )
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
-    if missing or report["mismatched_keys"]:
-        raise ValueError(
-            f"{path} lacks weights of {type(net).__name__}: {', '.join(missing) or 'other shapes'}"
-        )
-    return net.to(device).eval()
 
 
 def _head(file: Path, shapes: dict[str, tuple[int, ...]], body: Any) -> dict[str, Tensor]:
