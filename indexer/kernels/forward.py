@@ -16,14 +16,28 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from indexer.kernels.scalars import Int
-from indexer.kernels.top import keep_best, ranked, room_for
+from indexer.kernels.prefetch import prefetch
+from indexer.kernels.scalars import Int, Real
+from indexer.kernels.terms import Asked, clear_table, set_table
+from indexer.kernels.top import GRAIN, decoded, from_heap, into_heap, key_of
 
 HEAD = 32
 """Components of a head."""
 
 UNIT = 8
 """Components that a tail is padded to, and the unit its start is counted in."""
+
+TOGETHER = 48
+"""Rows that are scanned together: enough for their cache misses to overlap."""
+
+LINE = np.uint64(16)
+"""Components of a cache line."""
+
+TAIL_LINES = 6
+"""Cache lines of a tail that are asked for: 96 components."""
+
+AHEAD = 4
+"""How many rows before its turn a row's tail is asked for."""
 
 TABLE = 1 << 16
 """Ranks there can be, so that no component's rank is outside of a table of weights."""
@@ -61,11 +75,11 @@ def move_rows(
     source: Forward, keep: NDArray[np.bool_], new_rank: NDArray[np.int32], forward: Forward, first: Int
 ) -> None:
     """Copy the kept rows of `source` to `forward` from row `first` on, their ranks replaced."""
-    row = np.int64(first)
+    row, components = np.int64(first), buffer(source)
     for old in range(len(keep)):
         if keep[old]:
-            for i in range(length_of(source, old)):
-                x = component(source, old, i)
+            for i in range(read_row(source, old, components)):
+                x = components[i]
                 rank = np.uint32(new_rank[x >> RANK])
                 _put(forward, row, i, (rank << RANK) | (x & CODE))
             row += 1
@@ -84,10 +98,11 @@ def lengths(forward: Forward) -> NDArray[np.int64]:
 @njit(nogil=True, cache=True)
 def frequencies(forward: Forward, keep: NDArray[np.bool_], counts: NDArray[np.int64]) -> None:
     """Add to `counts`, int64[ranks], in how many kept rows each rank occurs."""
+    components = buffer(forward)
     for row in range(len(keep)):
         if keep[row]:
-            for i in range(length_of(forward, row)):
-                counts[component(forward, row, i) >> RANK] += 1
+            for i in range(read_row(forward, row, components)):
+                counts[components[i] >> RANK] += 1
 
 
 @njit(nogil=True, cache=True)
@@ -119,6 +134,26 @@ def length_of(forward: Forward, row: Int) -> np.int64:
 
 
 @njit(nogil=True, cache=True)
+def read_row(forward: Forward, row: Int, components: NDArray[np.uint32]) -> np.int64:
+    """Copy a row's components, heaviest first, to a buffer with room for the longest; how many they are."""
+    count, begin = length_of(forward, row), np.int64(row) * HEAD
+    first = min(count, np.int64(HEAD))
+    components[:first] = forward.head[begin : begin + first]
+    begin = np.int64(forward.tail_starts[row]) * UNIT
+    components[first:count] = forward.tail[begin : begin + count - first]
+    return count
+
+
+@njit(nogil=True, cache=True)
+def buffer(forward: Forward) -> NDArray[np.uint32]:
+    """Room for the components of any row."""
+    most = np.int64(0)
+    for row in range(len(forward.tail_starts) - 1):
+        most = max(most, np.int64(forward.tail_starts[row + 1]) - np.int64(forward.tail_starts[row]))
+    return np.empty(HEAD + UNIT * most, np.uint32)
+
+
+@njit(nogil=True, cache=True)
 def component(forward: Forward, row: Int, i: Int) -> Int:
     """The i-th heaviest component of a row; 0 behind the last."""
     if i < HEAD:
@@ -145,32 +180,104 @@ def sum_products(packed: NDArray[np.uint32], begin: Int, end: Int, table: NDArra
 
 
 @njit(nogil=True, cache=True)
-def score_row(forward: Forward, row: Int, table: NDArray[np.uint32]) -> np.uint32:
-    """The score of one row."""
-    begin = np.int64(row) * HEAD
-    score = sum_products(forward.head, begin, begin + HEAD, table)
-    begin = np.int64(forward.tail_starts[row]) * UNIT
-    end = np.int64(forward.tail_starts[row + 1]) * UNIT
-    return np.uint32(score + sum_products(forward.tail, begin, end, table))
-
-
-@njit(nogil=True, cache=True)
-def scores_of(forward: Forward, rows: NDArray[np.int64], table: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """The scores of some rows, in the order given."""
-    scores = np.empty(len(rows), np.uint32)
+def scores_of(
+    forward: Forward, rows: NDArray[np.int64], asked: Asked, table: NDArray[np.uint32]
+) -> NDArray[np.float32]:
+    """The scores of some rows, in the order given; 0 where nothing matches. `table` as for `scan`."""
+    set_table(table, asked)
+    scores = np.zeros(len(rows), np.float32)
     for i in range(len(rows)):
-        scores[i] = score_row(forward, rows[i], table)
+        at = np.uint64(rows[i]) * np.uint64(HEAD)
+        score = sum_products(forward.head, at, at + np.uint64(HEAD), table)
+        score = np.uint32(score + tail_score(forward, rows[i], table))
+        if score > 0:
+            scores[i] = decoded(np.full(1, key_of((score >> GRAIN) + 1, 0)), asked.factor)[1][0]
+    clear_table(table, asked)
     return scores
 
 
 @njit(nogil=True, cache=True)
 def scan(
-    forward: Forward, rows: NDArray[np.int64], table: NDArray[np.uint32], k: Int, floor: Int
-) -> NDArray[np.uint64]:
-    """Keys (see `top`) of the k best of these rows, best first, with scores above 0 and at least `floor`."""
-    keys, size, bar = np.empty(room_for(k), np.uint64), np.int64(0), max(np.uint32(floor), np.uint32(1))
+    forward: Forward, rows: NDArray[np.uint32], asked: Asked, k: Int, table: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The k best of these rows that share a term with the question, and their scores, best first.
+
+    `table`, uint32[TABLE], is scratch, all zero before and after.
+    """
+    set_table(table, asked)
+    heap, bar = np.zeros(k, np.uint64), max(np.uint32(asked.floor), np.uint32(1))
+    heads, kept = np.empty(TOGETHER, np.uint32), np.empty(TOGETHER, np.uint32)
+    for row in rows[:TOGETHER]:
+        ask_for_head(forward, row)
+    for begin in range(0, len(rows), TOGETHER):
+        for row in rows[begin + TOGETHER : begin + 2 * TOGETHER]:
+            ask_for_head(forward, row)
+        some = rows[begin : begin + TOGETHER]
+        bar = score_rows(forward, some, table, 0.0, bar, heap, heads, kept)
+    clear_table(table, asked)
+    return decoded(from_heap(heap), asked.factor)
+
+
+@njit(nogil=True, cache=True)
+def score_rows(
+    forward: Forward,
+    rows: NDArray[np.uint32],
+    table: NDArray[np.uint32],
+    dismissal: Real,
+    bar: Int,
+    heap: NDArray[np.uint64],
+    heads: NDArray[np.uint32],
+    kept: NDArray[np.uint32],
+) -> np.uint32:
+    """Put the rows that score `bar` or more into the heap; the bar after it.
+
+    First all heads, which the caller has asked for, then the tails of those with `dismissal` times the bar or
+    more. `heads` and `kept` are scratch as long as `rows`.
+    """
+    count, least = np.uint64(0), share_of(dismissal, bar)
     for row in rows:
-        score = score_row(forward, row, table)
-        if score >= bar:
-            bar, size = keep_best(keys, size, k, score, row, bar)
-    return ranked(keys, size, k)
+        at = np.uint64(row) * np.uint64(HEAD)
+        heads[count], kept[count] = sum_products(forward.head, at, at + np.uint64(HEAD), table), row
+        count += np.uint64(heads[count] >= least)
+    for row in kept[: min(count, np.uint64(AHEAD))]:
+        ask_for_tail(forward, row)
+    for i in range(count):
+        if i + np.uint64(AHEAD) < count:
+            ask_for_tail(forward, kept[i + np.uint64(AHEAD)])
+        if heads[i] >= least:
+            score = np.uint32(heads[i] + tail_score(forward, kept[i], table))
+            if score >= bar:
+                bar = into_heap(heap, score, kept[i], bar)
+                least = share_of(dismissal, bar)
+    return np.uint32(bar)
+
+
+@njit(nogil=True, cache=True)
+def share_of(share: Real, score: Int) -> np.uint32:
+    """This share of a score, rounded down."""
+    return np.uint32(np.float64(share) * np.float64(score))
+
+
+@njit(nogil=True, cache=True)
+def tail_score(forward: Forward, row: Int, table: NDArray[np.uint32]) -> np.uint32:
+    """What a row's tail adds to its score."""
+    begin = np.uint64(forward.tail_starts[row]) * np.uint64(UNIT)
+    end = np.uint64(forward.tail_starts[np.uint64(row) + np.uint64(1)]) * np.uint64(UNIT)
+    return sum_products(forward.tail, begin, end, table)
+
+
+@njit(nogil=True, cache=True)
+def ask_for_head(forward: Forward, row: Int) -> None:
+    """Begin to load a row's head and where its tail starts."""
+    at = np.uint64(row) * np.uint64(HEAD)
+    prefetch(forward.head, at)
+    prefetch(forward.head, at + LINE)
+    prefetch(forward.tail_starts, np.uint64(row))
+
+
+@njit(nogil=True, cache=True)
+def ask_for_tail(forward: Forward, row: Int) -> None:
+    """Begin to load most of a row's tail."""
+    at = np.uint64(forward.tail_starts[row]) * np.uint64(UNIT)
+    for line in range(TAIL_LINES):
+        prefetch(forward.tail, at + np.uint64(line) * LINE)

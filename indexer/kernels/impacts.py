@@ -12,24 +12,28 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from indexer.kernels.forward import CODE, RANK, Forward, component, length_of
+from indexer.kernels.forward import CODE, RANK, Forward, buffer, read_row
 from indexer.kernels.scalars import Int
-from indexer.kernels.top import keep_best, ranked, room_for
+from indexer.kernels.terms import Asked, heaviest
+from indexer.kernels.top import decoded, keep_best, ranked, room_for
 
 WINDOW = 1 << 16
 """Rows of a window: what 16 bits can number."""
 
-STRIDE = 32
+STRIDE = np.uint64(64)
 """Sums that are looked at together."""
+
+ONE, TWO, THREE, FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 
 
 @njit(nogil=True, cache=True)
 def count_postings(forward: Forward, starts: NDArray[np.int64]) -> None:
     """Fill `starts`, int64[windows, terms + 1]: where each list of postings begins and the last one ends."""
     starts[:] = 0
+    components = buffer(forward)
     for row in range(len(forward.tail_starts) - 1):
-        for i in range(length_of(forward, row)):
-            starts[row // WINDOW, np.int64(component(forward, row, i) >> RANK) + 1] += 1
+        for i in range(read_row(forward, row, components)):
+            starts[row // WINDOW, np.int64(components[i] >> RANK) + 1] += 1
     total = np.int64(0)
     for window in range(starts.shape[0]):
         for term in range(starts.shape[1]):
@@ -40,11 +44,11 @@ def count_postings(forward: Forward, starts: NDArray[np.int64]) -> None:
 @njit(nogil=True, cache=True)
 def fill_postings(forward: Forward, starts: NDArray[np.int64], postings: NDArray[np.uint32]) -> None:
     """Put every component of `forward` into its list, rows ascending."""
-    cursors = starts[:, :-1].copy()
+    cursors, components = starts[:, :-1].copy(), buffer(forward)
     for row in range(len(forward.tail_starts) - 1):
         window, place = row // WINDOW, np.uint32(row % WINDOW)
-        for i in range(length_of(forward, row)):
-            x = component(forward, row, i)
+        for i in range(read_row(forward, row, components)):
+            x = components[i]
             term = np.int64(x >> RANK)
             postings[cursors[window, term]] = (place << RANK) | (x & CODE)
             cursors[window, term] += 1
@@ -54,33 +58,43 @@ def fill_postings(forward: Forward, starts: NDArray[np.int64], postings: NDArray
 def search(
     starts: NDArray[np.int64],
     postings: NDArray[np.uint32],
-    ranks: NDArray[np.int64],
-    weights: NDArray[np.uint32],
+    asked: Asked,
     rows: Int,
     k: Int,
-    floor: Int,
     allowed: NDArray[np.bool_],
     sums: NDArray[np.uint32],
-) -> NDArray[np.uint64]:
-    """Keys (see `top`) of the k best rows that are allowed and score more than 0 and at least `floor`.
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The k best rows that are allowed and share a term with the question, and their scores, best first.
 
-    The question's terms have these ranks, none of them absent, and weights. `allowed` is bool[rows], or empty
-    for all rows. `sums`, uint32[WINDOW], is scratch, all zero before and after.
+    `allowed` is bool[rows], or empty for all rows. `sums`, uint32[WINDOW], is scratch, all zero before and
+    after.
     """
-    keys, size, bar = np.empty(room_for(k), np.uint64), np.int64(0), max(np.uint32(floor), np.uint32(1))
+    keys, size, bar = np.empty(room_for(k), np.uint64), np.int64(0), max(np.uint32(asked.floor), np.uint32(1))
+    ranks, weights = heaviest(asked, len(asked.terms))
     for window in range(starts.shape[0]):
         for i in range(len(ranks)):
             _add(postings, starts[window, ranks[i]], starts[window, ranks[i] + 1], weights[i], sums)
         base = window * WINDOW
         bar, size = _take(sums, base, min(rows - base, WINDOW), allowed, keys, size, k, bar)
-    return ranked(keys, size, k)
+    return decoded(ranked(keys, size, k), asked.factor)
 
 
 @njit(nogil=True, cache=True)
 def _add(postings: NDArray[np.uint32], begin: Int, end: Int, weight: Int, sums: NDArray[np.uint32]) -> None:
-    for p in range(np.uint64(begin), np.uint64(end)):
-        x = postings[p]
-        sums[x >> RANK] += np.uint32(weight * (x & CODE))
+    """Add a list to the sums, four postings at a time, so that loads do not wait for stores."""
+    p, stop = np.uint64(begin), np.uint64(end)
+    while p + FOUR <= stop:
+        a, b = postings[p], postings[p + ONE]
+        c, d = postings[p + TWO], postings[p + THREE]
+        sums[a >> RANK] += np.uint32(weight * (a & CODE))
+        sums[b >> RANK] += np.uint32(weight * (b & CODE))
+        sums[c >> RANK] += np.uint32(weight * (c & CODE))
+        sums[d >> RANK] += np.uint32(weight * (d & CODE))
+        p += FOUR
+    while p < stop:
+        a = postings[p]
+        sums[a >> RANK] += np.uint32(weight * (a & CODE))
+        p += ONE
 
 
 @njit(nogil=True, cache=True)
@@ -95,20 +109,18 @@ def _take(
     bar: Int,
 ) -> tuple[np.uint32, np.int64]:
     """Put the sums that are not below the bar among the keys, and clear all."""
-    for begin in range(0, count, STRIDE):
-        part = sums[begin : begin + STRIDE]
-        if _largest(part) >= bar:
-            for i in range(min(STRIDE, count - begin)):
-                row = base + begin + i
-                if part[i] >= bar and (len(allowed) == 0 or allowed[row]):
-                    bar, size = keep_best(keys, size, k, part[i], row, bar)
-        part[:] = 0
+    for begin in range(np.uint64(0), np.uint64(count), STRIDE):
+        end = min(begin + STRIDE, np.uint64(count))
+        if len(allowed) > 0:
+            for i in range(begin, end):
+                sums[i] *= np.uint32(allowed[np.uint64(base) + i])
+        most = np.uint32(0)
+        for i in range(begin, end):
+            most = max(most, sums[i])
+        if most >= bar:
+            for i in range(begin, end):
+                if sums[i] >= bar:
+                    row = np.uint64(base) + i
+                    bar, size = keep_best(keys, size, k, sums[i], row, bar)
+    sums[:count] = 0
     return np.uint32(bar), np.int64(size)
-
-
-@njit(nogil=True, cache=True)
-def _largest(part: NDArray[np.uint32]) -> np.uint32:
-    most = np.uint32(0)
-    for x in part:
-        most = max(most, x)
-    return most

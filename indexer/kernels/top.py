@@ -55,9 +55,50 @@ def keep_best(
 
 
 @njit(nogil=True, cache=True)
+def into_heap(heap: NDArray[np.uint64], score: Int, row: Int, bar: Int) -> np.uint32:
+    """Replace the smallest key of a heap (zero while it is not full) if this row's is larger; the next bar.
+
+    For few candidates and a bar that is always up to date; `keep_best` costs less when there are many.
+    """
+    key = key_of((np.uint32(score) >> GRAIN) + 1, row)
+    if key <= heap[0]:
+        return np.uint32(bar)
+    place, size = 0, len(heap)
+    while 2 * place + 1 < size:
+        child = 2 * place + 1
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= key:
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = key
+    return max(np.uint32(bar), bar_of(heap[0])) if heap[0] > 0 else np.uint32(bar)
+
+
+@njit(nogil=True, cache=True)
+def from_heap(heap: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The keys of a heap, best first, without the places that were never filled."""
+    heap.sort()
+    best = heap[::-1]
+    return best[: np.count_nonzero(best)].copy()
+
+
+@njit(nogil=True, cache=True)
 def key_of(score: Int, row: Int) -> np.uint64:
     """As `pack`, for a score that is a positive integer."""
     return (np.uint64(score) << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(row))
+
+
+@njit(nogil=True, cache=True)
+def decoded(keys: NDArray[np.uint64], factor: Real) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Rows and scores of keys with integer scores; `factor` is a 32-bit score's unit, a power of two."""
+    rows, scores = np.empty(len(keys), np.int64), np.empty(len(keys), np.float32)
+    unit = factor * (1 << GRAIN)
+    for i in range(len(keys)):
+        rows[i] = np.uint64(0xFFFFFFFF) - (keys[i] & np.uint64(0xFFFFFFFF))
+        scores[i] = np.float64(keys[i] >> np.uint64(32)) * unit
+    return rows, scores
 
 
 @njit(nogil=True, cache=True)
@@ -79,7 +120,7 @@ def ranked(keys: NDArray[np.uint64], size: Int, k: Int) -> NDArray[np.uint64]:
 
 
 @njit(nogil=True, cache=True)
-def divide(keys: NDArray[np.uint64], size: Int, k: Int) -> np.uint64:
+def divide(keys: NDArray[np.uint64], size: Int, k: Int) -> Int:
     """Move the k largest of `size` > k keys to the front; the smallest of them."""
     low, high = 0, size - 1
     while low < high:

