@@ -334,6 +334,7 @@ class LimitsView(TypedDict):
     encoders: list[str]
     sparse_encoders: list[str]
     idf_tables: list[str]
+    scorers: list[str]
     pipelines: dict[str, list[dict[str, Any]]]
 
 

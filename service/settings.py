@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from indexer.segment.manifest import DEFAULT_ENCODER, DEFAULT_SPARSE_ENCODER, OWN_IDF
+from indexer.segment.manifest import DEFAULT_ENCODER, DEFAULT_SPARSE_ENCODER, OWN_IDF, OWN_SCORER
 
 
 class Limits(BaseModel):
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     sparse_encoder: str = Field(
         DEFAULT_SPARSE_ENCODER, description="Sparse encoder of collections that name none."
     )
-    encoders: tuple[str, ...] = Field((), description="Further encoders that a collection may name.")
+    encoders: tuple[str, ...] = Field((), description="Further nets that a collection may name.")
     idf_tables: dict[str, Path] = Field({}, description="Tables of idf weights that a collection may name.")
     pipelines: dict[str, list[dict[str, Any]]] = Field(
         {}, description="Named pipelines, beside or in place of those that are built in."
@@ -77,6 +77,7 @@ class Settings(BaseSettings):
         return {
             **{field: sorted({default, *self.encoders}) for field, default in encoders},
             "sparse_idf": sorted({OWN_IDF, *self.idf_tables}),
+            "sparse_quality": sorted({OWN_SCORER, *self.encoders}),
         }
 
     @field_validator("idf_tables")

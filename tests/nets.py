@@ -67,7 +67,16 @@ def tiny_sparse_encoder(directory: Path, *, max_tokens: int = 256, dim: int = 32
     return directory
 
 
-def _write_bert(directory: Path, kind: str, max_tokens: int, dim: int, seed: int) -> None:
+def tiny_classifier(directory: Path, *, max_tokens: int = 256, classes: int = 2, seed: int = 7) -> Path:
+    """Write a random two-layer BERT that tells classes apart; returns `directory`.
+
+    As a scorer of passages: `load_quality(str(tiny_classifier(tmp_path / "net")))`.
+    """
+    _write_bert(directory, "BertForSequenceClassification", max_tokens, 32, seed, num_labels=classes)
+    return directory
+
+
+def _write_bert(directory: Path, kind: str, max_tokens: int, dim: int, seed: int, **config_keys: int) -> None:
     import torch
     import transformers
     from safetensors.torch import save_model
@@ -84,14 +93,16 @@ def _write_bert(directory: Path, kind: str, max_tokens: int, dim: int, seed: int
             intermediate_size=2 * dim,
             max_position_embeddings=max_tokens,
             initializer_range=0.3,
+            **config_keys,
         )
         net = getattr(transformers, kind)(config)
     config.save_pretrained(directory)
     save_model(net, str(directory / "model.safetensors"), {"format": "pt"})
-    _write_tokenizer(directory, max_tokens)
+    write_tokenizer(directory, max_tokens)
 
 
-def _write_tokenizer(directory: Path, max_tokens: int) -> None:
+def write_tokenizer(directory: Path, max_tokens: int) -> None:
+    """Write the word pieces of `VOCABULARY`, with [CLS] before and [SEP] after a text."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     ids = {token: number for number, token in enumerate(VOCABULARY)}
@@ -240,7 +251,11 @@ class WordOverlapSparseEncoder:
 
 
 def word_overlap(role: str, name: str) -> Any:
-    """Load an encoder by word overlap, whatever its name."""
+    """Load an encoder by word overlap, whatever its name, or a scorer."""
+    if role == "quality":
+        from models.quality import load_quality
+
+        return load_quality(name)
     return WordOverlapSparseEncoder() if role == "sparse" else WordOverlapEncoder()
 
 

@@ -73,11 +73,10 @@ async def delete_collection(name: Name, here: Here) -> Response:
 
 
 def _schema(body: CollectionRequest, settings: Settings) -> CollectionSchema:
-    defaults = settings.default_encoders()
-    given = {**defaults, **body.model_dump(exclude_unset=True)}
-    for field in defaults:
-        name, allowed = given[field], settings.names()[field]
-        if name not in allowed:
+    given = {**settings.default_encoders(), **body.model_dump(exclude_unset=True)}
+    for field in ("encoder", "sparse_encoder", "sparse_quality"):
+        name, allowed = given.get(field), settings.names()[field]
+        if name is not None and name not in allowed:
             raise InvalidError(
                 f"{field} {name[:100]!r} is not one of {', '.join(allowed)}: whoever runs the service can "
                 "allow it in WINNOW_ENCODERS, since loading weights may download or read anything"

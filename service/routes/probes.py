@@ -65,6 +65,7 @@ async def limits(here: Here) -> Response:
             "encoders": names["encoder"],
             "sparse_encoders": names["sparse_encoder"],
             "idf_tables": names["sparse_idf"],
+            "scorers": names["sparse_quality"],
             "pipelines": {
                 name: [stage.model_dump() for stage in stages]
                 for name, stages in here.engine.pipelines.items()

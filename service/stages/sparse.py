@@ -2,7 +2,8 @@
 
 A question is weighed by the same net or, where the collection says so, without any: every word piece counts
 once, by its idf (Geng et al., "Towards Competitive Search Relevance for Inference-Free Learned Sparse
-Retrievers", 2024). Scores are sums of integers, so they do not depend on segments or on how they were found.
+Retrievers", 2024). Scores are sums of integers, so they do not depend on segments or on how they were found;
+which passages are found does only where a search is approximate (see `indexer.segment.sparse`).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,13 +13,15 @@ import numpy as np
 from pydantic import Field
 
 from indexer.segment.manifest import Component
-from indexer.segment.sparse import Question, question
+from indexer.segment.sparse import Plan, Question, Strategy, question
 from indexer.segment.sparse import Sparse as Vectors
 from models.idf import idf_query
 from service.idf import IDF
 from service.limits import Limit
 from service.stages.retrieved import retrieved
 from service.types import Hits, Search, Seqs, Stage, Term, Terms
+
+_APPROXIMATE = " Of approximate search; by default what was found to miss little."
 
 
 class Sparse(Stage):
@@ -29,6 +32,20 @@ class Sparse(Stage):
 
     stage: Literal["sparse"] = "sparse"
     k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(1000, description="Hits found.")
+    strategy: Strategy = Field(
+        "auto",
+        description="`exact` misses nothing; `approximate` may, where a segment is large; `auto` chooses by "
+        "size, depth and filter.",
+    )
+    query_cut: int | None = Field(
+        None, ge=1, le=65_536, description="So many of the heaviest terms are looked at first." + _APPROXIMATE
+    )
+    heap_factor: float | None = Field(
+        None, ge=0, le=1, description="Share of the k-th best score that a block must promise." + _APPROXIMATE
+    )
+    dismissal: float | None = Field(
+        None, ge=0, le=1, description="Share of it that a passage's largest weights must give." + _APPROXIMATE
+    )
 
     async def __call__(self, search: Search, hits: Hits) -> Hits:
         """Have the question encoded if it must be, then search every part of the snapshot in one thread."""
@@ -51,16 +68,20 @@ class Sparse(Stage):
         ]
 
     def _search(self, search: Search, weighed: Callable[[], Terms]) -> Hits:
-        asked = question(*weighed(), search.snapshot.parts[0].sparse.step)
+        asked, plan = question(*weighed(), search.snapshot.parts[0].sparse.step), self._plan()
         search.questions[self.stage] = asked
         found, best = [], np.empty(0, np.float32)
         for part, allowed in zip(search.snapshot.parts, search.allowed, strict=True):
             search.check_time()
             floor = float(best[-1]) if len(best) == self.k else 0.0
-            rows, scores = part.sparse.search(asked, self.k, allowed, floor)
+            rows, scores = part.sparse.search(asked, self.k, allowed, plan, floor)
             found.append((part.segment.store.seqs[rows], scores))
             best = -np.sort(-np.concatenate([best, scores]))[: self.k]
         return retrieved(self.stage, found, self.k)
+
+    def _plan(self) -> Plan:
+        knobs = self.model_dump(include={"query_cut", "heap_factor", "dismissal"}, exclude_none=True)
+        return Plan(self.strategy, **knobs)
 
 
 async def _reader(search: Search) -> Callable[[], Terms]:

@@ -25,7 +25,7 @@ from tests.end_to_end import dying_worker
 from tests.indexer.reading import Reading, quick_directory
 from tests.nets import word_overlap
 
-SCHEMA = CollectionSchema(language="none", passage_tokens=16, overlap_sentences=0)
+SCHEMA = CollectionSchema(language="none", passage_tokens=16, overlap_sentences=0, sparse_query="idf")
 
 
 class Client:

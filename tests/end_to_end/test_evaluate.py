@@ -12,9 +12,9 @@ from indexer.worker import drain
 from service.app import create_app
 from service.commands.trial_run import TrialRun
 from service.settings import Settings
-from tests.nets import WORDS, tiny_encoder
+from tests.nets import WORDS, tiny_encoder, tiny_sparse_encoder
 
-PIPELINES = ["bm25", "dense", "hybrid"]
+PIPELINES = ["bm25", "dense", "sparse", "hybrid", "sparse_hybrid"]
 QUERIES = {"q1": "tide moon", "q2": "the cat in the rain", "q3": "sun"}
 
 
@@ -33,6 +33,7 @@ def test_hit_lists_are_those_of_the_service(
     corpus: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("WINNOW_ENCODER", str(tiny_encoder(tmp_path / "net")))
+    monkeypatch.setenv("WINNOW_SPARSE_ENCODER", str(tiny_sparse_encoder(tmp_path / "sparse")))
     run = TrialRun(tmp_path / "run", tmp_path / "cache", PIPELINES, None, Progress(disable=True))
     run.index(tmp_path / "set", {})
     answers = run.answers(QUERIES)

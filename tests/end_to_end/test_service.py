@@ -19,7 +19,7 @@ from indexer.document import Document
 from indexer.queue.contract import upsert
 from indexer.worker import drain
 from service.state import State
-from tests.nets import CountingNet, loading, tiny_encoder, word_overlap
+from tests.nets import CountingNet, loading, tiny_encoder, tiny_sparse_encoder, word_overlap
 from tests.serving import serving
 
 SEARCH = "/v1/collections/c/search"
@@ -172,13 +172,15 @@ async def main():
         while service.state.warmup.pending:
             await asyncio.sleep(0.01)
         ready = compiled_signatures()
-        await service.make()
-        await service.put([{"id": "a", "text": "moon sea", "metadata": {"n": 1}}, {"id": "b", "text": "sea"}])
-        await service.put([{"id": "b", "text": "tide"}])
-        for pipeline in ("bm25", "dense", "hybrid", [{"stage": "bm25", "query_syntax": "full"}]):
-            for filter in (None, {"n": {"gt": 0}}, {"_id": "a"}):
-                ask = {"pipeline": pipeline, "filter": filter, "explain": True, "highlight": True}
-                assert (await service.ids("moon sea", **ask))[:1] == ["a"]
+        for name, weighed in (("c", "encoder"), ("w", "idf")):
+            await service.make(name, sparse_query=weighed)
+            documents = [{"id": "a", "text": "moon sea", "metadata": {"n": 1}}, {"id": "b", "text": "sea"}]
+            await service.put(documents, name)
+            await service.put([{"id": "b", "text": "tide"}], name)
+            for pipeline in ("bm25", "dense", "sparse_hybrid", [{"stage": "bm25", "query_syntax": "full"}]):
+                for filter in (None, {"n": {"gt": 0}}, {"_id": "a"}):
+                    ask = {"pipeline": pipeline, "filter": filter, "explain": True, "highlight": True}
+                    assert (await service.ids("moon sea", name, **ask))[:1] == ["a"]
         print("ready", ready, "after", compiled_signatures())
 
 asyncio.run(main())
@@ -195,14 +197,15 @@ def test_after_readiness_a_search_compiles_nothing(tmp_path: Path):
 
 
 def test_documents_are_indexed_by_a_process_that_is_started_again_when_it_dies(tmp_path: Path):
-    encoder = str(tiny_encoder(tmp_path / "net"))
-    given = {"worker": "embedded", "encoder": encoder, "load": None}
+    encoder, sparse = str(tiny_encoder(tmp_path / "net")), str(tiny_sparse_encoder(tmp_path / "sparse"))
+    given = {"worker": "embedded", "encoder": encoder, "sparse_encoder": sparse, "load": None}
     with serving(tmp_path / "data", **given) as (url, state):
-        assert httpx.put(f"{url}/v1/collections/c", json={}).json()["schema"]["encoder"] == encoder
+        schema = httpx.put(f"{url}/v1/collections/c", json={}).json()["schema"]
+        assert (schema["encoder"], schema["sparse_encoder"]) == (encoder, sparse)
         httpx.put(f"{url}/v1/collections/words", json={"components": ["bm25"]}).raise_for_status()
         first = put(url, "c", {"id": "a", "text": "the moon"}, {"id": "b", "text": "the sea"})
         assert (first.status_code, first.json()["job"]["state"]) == (200, "done")
-        assert ids(url, "c", "the sea", "hybrid") == {"a", "b"}
+        assert ids(url, "c", "the sea", "sparse_hybrid") == {"a", "b"}
         assert state.indexer is not None
         assert state.indexer.process is not None
         os.kill(state.indexer.process.pid, signal.SIGKILL)

@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.nets import tiny_encoder
+from tests.nets import tiny_encoder, tiny_sparse_encoder
 
 PATIENCE = 120.0  # a first start compiles kernels
 
@@ -55,6 +55,7 @@ class Client:
             assert found == ([] if text is None else [name])
         there = [name for name in self.possible if self.http.get(f"/c/documents/{name}").status_code == 200]
         assert sorted(self._search("sea")) == sorted(there)
+        assert sorted(self._search("sea", "sparse")) == sorted(there)
 
     def _send(self, path: str, body: object, changes: dict[str, str | None]) -> None:
         for name, text in changes.items():
@@ -64,16 +65,16 @@ class Client:
         for name, text in changes.items():
             self.possible[name] = {text}
 
-    def _search(self, words: str) -> list[str]:
-        answer = self.http.post("/c/search", json={"query": words, "pipeline": "bm25", "top_k": 100})
+    def _search(self, words: str, pipeline: str = "bm25") -> list[str]:
+        answer = self.http.post("/c/search", json={"query": words, "pipeline": pipeline, "top_k": 100})
         return [hit["id"] for hit in answer.raise_for_status().json()["hits"]]
 
 
 @contextmanager
-def service(root: Path, encoder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def service(root: Path, encoders: dict[str, str], port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A service with its embedded indexer, killed at the end if it still lives."""
     command = [sys.executable, "-m", "service.cli", "serve", "--data-dir", str(root), "--port", str(port)]
-    environment = os.environ | {"WINNOW_ENCODER": str(encoder)}
+    environment = os.environ | encoders
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield process
@@ -125,18 +126,21 @@ def a_round(client: Client, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_service_keeps_what_it_acknowledged(rounds: int, tmp_path: Path):
-    encoder = tiny_encoder(tmp_path / "net")
+    encoders = {
+        "WINNOW_ENCODER": str(tiny_encoder(tmp_path / "net")),
+        "WINNOW_SPARSE_ENCODER": str(tiny_sparse_encoder(tmp_path / "sparse")),
+    }
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     client = Client(url, seed=rounds)
     for number in range(rounds):
-        with service(tmp_path / "data", encoder, port) as process:
+        with service(tmp_path / "data", encoders, port) as process:
             until_answered(f"{url}/livez")
             if number == 0:
-                client.http.put("/c", json={"components": ["bm25"]}).raise_for_status()
+                client.http.put("/c", json={"components": ["bm25", "sparse"]}).raise_for_status()
             a_round(client, process)
-    with service(tmp_path / "data", encoder, port):
+    with service(tmp_path / "data", encoders, port):
         until_answered(f"{url}/readyz")
         until_applied(client)
         client.check()

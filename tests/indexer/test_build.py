@@ -112,6 +112,30 @@ def test_a_sparse_vector_keeps_its_largest_weights(tmp_path: Path):
     assert words(segment, 1) == {"sleep"}
 
 
+def test_passages_of_little_quality_have_no_sparse_vector_and_are_on_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    empty = Document(id="e", text="word word word word")
+    caplog.set_level("INFO")
+    judged = {"components": ["bm25", "sparse"], "sparse_quality": "itn", "least_quality": 0.5}
+    entry, segment = build(tmp_path, CATS, empty, sparse_query="idf", **judged)
+    assert entry.pruned_rows == 1
+    assert "1 of 2 passages" in caplog.text
+    assert segment.quality is not None
+    assert segment.quality.values.tolist() == [1.0, 0.25]
+    assert segment.quality.pruned.tolist() == [False, True]
+    assert words(segment, 0) == {"cats", "sleep"}
+    assert words(segment, 1) == set()
+    assert segment.lexical is not None
+    assert segment.lexical.body_lengths.tolist() == [2, 4]
+
+
+def test_all_passages_may_be_pruned(tmp_path: Path):
+    judged = {"components": ["sparse"], "sparse_quality": "itn", "least_quality": 2.0}
+    entry, segment = build(tmp_path, CATS, TIDES, **judged)
+    assert (entry.pruned_rows, words(segment, 0), words(segment, 1)) == (2, set(), set())
+
+
 def test_pieces_are_kept_for_questions_weighed_by_idf(tmp_path: Path):
     _, segment = build(tmp_path, TIDES, CATS)
     assert segment.sparse is not None

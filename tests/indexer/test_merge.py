@@ -1,6 +1,7 @@
 """Merging keeps segments few and changes nothing that a search could see."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from indexer.merge import MOST_SEGMENTS, Merge, Window, plan
 from indexer.part import Part, total
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.manifest import CollectionSchema, SegmentEntry
-from indexer.segment.segment import open_segment, verify_files
+from indexer.segment.segment import Segment, open_segment, verify_files
 from tests.nets import word_overlap
 
 SCHEMA = CollectionSchema(language="none", passage_tokens=16, overlap_sentences=0)
@@ -102,6 +103,12 @@ def test_a_row_is_copied_about_logarithmically_often():
     assert copied < 10 * 1000 * 1000
 
 
+def vectors(segment: Segment) -> list[dict[int, float]]:
+    """Weights by term of every row's sparse vector."""
+    offsets, terms, weights = segment.sparse.vectors(np.arange(segment.rows))
+    return [dict(zip(terms[a:b].tolist(), weights[a:b].tolist(), strict=True)) for a, b in pairwise(offsets)]
+
+
 def test_merging_equals_building_what_is_alive_at_once(tmp_path: Path):
     a, b, c, d = document("a", 3), document("b"), document("c", 2), document("d")
     first = built(tmp_path, "1", [a, b], 0).after(Batch(1, ids=("b", "unknown")))
@@ -114,10 +121,28 @@ def test_merging_equals_building_what_is_alive_at_once(tmp_path: Path):
     assert (entry.first_seq, entry.last_seq) == (0, 12)
     assert total([first, second]) == whole.statistics == Part.open(tmp_path, entry).statistics
     verify_files(merged.path, entry.files)
-    for name in ("lexical.bin", "dense.bin", "sparse.bin", "columns.bin"):
+    for name in ("lexical.bin", "dense.bin", "columns.bin"):
         assert (merged.path / name).read_bytes() == (whole.segment.path / name).read_bytes()
+    assert vectors(merged) == vectors(whole.segment)
     assert [merged.store.json(n) for n in range(3)] == [each.to_json() for each in (a, c, d)]
     assert merged.store.spans.tolist() == whole.segment.store.spans.tolist()
+
+
+def test_a_merge_keeps_what_is_known_of_quality_and_pieces(tmp_path: Path):
+    judged = {"sparse_quality": "itn", "least_quality": 0.5, "sparse_query": "idf"}
+    schema = CollectionSchema(language="none", **judged)
+    poor = [Document(id=name, text="so so so so so so") for name in "ab"]
+    first = built(tmp_path, "1", [poor[0], document("c")], 0, schema).after(Batch(1, ids=("a",)))
+    second = built(tmp_path, "2", [document("d"), poor[1]], 2, schema)
+    whole = built(tmp_path, "w", [document("c"), document("d"), poor[1]], 0, schema)
+    assert [part.entry.pruned_rows for part in (first, second, whole)] == [1, 1, 1]
+    entry = Merge("m", [first, second]).run(tmp_path)
+    assert entry.pruned_rows == 1
+    merged = open_segment(tmp_path / "segments" / "m", entry)
+    assert vectors(merged) == vectors(whole.segment)
+    assert merged.quality.values.tolist() == whole.segment.quality.values.tolist()
+    assert merged.quality.pruned.tolist() == [False, False, True]
+    assert np.array_equal(merged.sparse.piece_frequencies(), whole.segment.sparse.piece_frequencies())
 
 
 def test_what_died_during_a_merge_is_dead_after_it(tmp_path: Path):

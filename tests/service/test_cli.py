@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -95,6 +97,32 @@ def test_index_then_search(corpus: Path, tmp_path: Path):
     shown = succeeded(winnow("search", "moon tide", "-c", "four", "--data-dir", tmp_path / "data"))
     assert "1. tides" in shown
     assert "pulls the sea" in shown
+
+
+def test_loading_takes_nothing_from_the_time_of_a_search(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def slowly(role: str, name: str) -> Any:
+        time.sleep(0.4)
+        return word_overlap(role, name)
+
+    monkeypatch.setattr("service.commands.local.loader_here", lambda cache: slowly)
+    monkeypatch.setenv("WINNOW_TIMEOUT_MS", "300")
+    data = tmp_path / "data"
+    winnow("index", corpus, "-c", "four", "--data-dir", data)
+    for pipeline in ("sparse_hybrid", "sparse"):
+        asked = ("search", "moon tide", "-c", "four", "--data-dir", data, "--pipeline", pipeline, "--json")
+        answer = json.loads(succeeded(winnow(*asked)))
+        assert (answer["degraded"], answer["hits"][0]["id"]) == ([], "tides")
+
+
+def test_a_search_for_words_loads_no_net(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = tmp_path / "data"
+    monkeypatch.setattr("service.commands.local.loader_here", lambda cache: word_overlap)
+    winnow("index", corpus, "-c", "four", "--data-dir", data)
+    monkeypatch.setattr("service.commands.local.loader_here", lambda cache: None)
+    asked = ("search", "moon tide", "-c", "four", "--data-dir", data, "--pipeline", "bm25", "--json")
+    assert json.loads(succeeded(winnow(*asked)))["hits"][0]["id"] == "tides"
 
 
 def test_a_new_collection_may_have_another_language(tmp_path: Path):
@@ -288,3 +316,17 @@ def test_other_collections_are_left_alone(tmp_path: Path):
         client.ensure_collection("mine", {})
         quickstart.fill(client, tmp_path / "sent", stderr())
         assert [c["name"] for c in client.collections()] == ["mine"]
+
+
+def test_inspect_counts_and_lists_what_was_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data, source = tmp_path / "data", tmp_path / "a.jsonl"
+    lines = [{"id": "poor", "text": "so so so so"}, {"id": "rich", "text": "tides rise"}]
+    source.write_text("\n".join(json.dumps(line) for line in lines))
+    monkeypatch.setattr("service.commands.local.loader_here", lambda cache: word_overlap)
+    schema = json.dumps({"components": ["sparse"], "sparse_quality": "itn", "least_quality": 0.5})
+    succeeded(winnow("index", source, "-c", "c", "--data-dir", data, "--schema", schema))
+    text = succeeded(winnow("inspect", "--data-dir", data, "--pruned"))
+    assert "pruned" in text
+    assert "sparse" in text
+    assert "poor\t0\t11\t0.2500" in text
+    assert "rich" not in text

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.manifest import (
     CURRENT,
+    OWN_SCORER,
     CollectionSchema,
     FileEntry,
     Manifest,
@@ -17,6 +18,7 @@ from indexer.segment.manifest import (
     verify_files,
 )
 from models.load import DEFAULT_DENSE, DEFAULT_SPARSE
+from models.quality import ITN
 
 
 def manifest(generation=0, **changes):
@@ -144,6 +146,7 @@ def test_what_goes_together_in_a_schema_is_given_together():
 def test_default_encoders_are_those_of_the_models():
     assert CollectionSchema().encoder == DEFAULT_DENSE
     assert CollectionSchema().sparse_encoder == DEFAULT_SPARSE
+    assert OWN_SCORER == ITN
 
 
 def test_components_are_a_set_in_one_order():
