@@ -45,22 +45,14 @@ def open_folder(path: Path, name: str, device: str, dtype: torch.dtype) -> Opene
         return _plain(path, read_recipe(path), device, dtype)
     if (path / "modules.json").is_file():
         return _layout(path, name, device, dtype)
-    architectures = AutoConfig.from_pretrained(path, local_files_only=True).architectures or []
-    if not any(each.endswith("ForMaskedLM") for each in architectures):
-        found = ", ".join(architectures) or "of no named architecture"
-        raise ValueError(
-            f"{name} is {found}, not a masked-language model. Another sparse encoder has the layout "
-            f"of sentence-transformers or says in a {FILE} what it is."
-        )
+    _check_head(name, AutoConfig.from_pretrained(path, local_files_only=True))
     return _plain(path, SPLADE, device, dtype)
 
 
 def _plain(path: Path, recipe: Recipe, device: str, dtype: torch.dtype) -> Opened:
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     net = load_net(path, recipe, device, dtype)
-    limits = [tokenizer.model_max_length, getattr(net.body.config, "max_position_embeddings", None)]
-    most = min(limit for limit in (*limits, recipe.max_tokens) if limit is not None)
-    return Opened(net, recipe, tokenizer, int(most))
+    return Opened(net, recipe, tokenizer, _limit(net, tokenizer, recipe))
 
 
 def _layout(path: Path, name: str, device: str, dtype: torch.dtype) -> Opened:
@@ -82,10 +74,28 @@ def _layout(path: Path, name: str, device: str, dtype: torch.dtype) -> Opened:
                 pooling=pooling.pooling_strategy,
                 activation=ACTIVATIONS[pooling.activation_function],
             )
-            net = VocabularyNet(transformer.auto_model, recipe)
-            return Opened(net, recipe, transformer.tokenizer, int(transformer.max_seq_length), idf)
+            _check_head(name, transformer.auto_model.config)
+            net, tokenizer = VocabularyNet(transformer.auto_model, recipe), transformer.tokenizer
+            return Opened(net, recipe, tokenizer, _limit(net, tokenizer, recipe), idf)
     found = " and ".join(type(module).__name__ for module in modules)
     raise ValueError(f"{name} makes its document vectors by {found}, not by Transformer and SpladePooling")
+
+
+def _limit(net: Net, tokenizer: Any, recipe: Recipe) -> int:
+    """How many tokens the net reads: the least of what tokeniser, net and recipe say."""
+    positions = getattr(net.body.config, "max_position_embeddings", None)
+    limits = (tokenizer.model_max_length, positions, recipe.max_tokens)
+    return int(min(limit for limit in limits if limit is not None))
+
+
+def _check_head(name: str, config: Any) -> None:
+    """Raise ValueError unless the weights are those of a masked-language model; its head would be random."""
+    found = config.architectures or ["of no named architecture"]
+    if not any(each.endswith("ForMaskedLM") for each in found):
+        raise ValueError(
+            f"{name} is {', '.join(found)}, not a masked-language model. Another sparse encoder says in a "
+            f"{FILE} what it is."
+        )
 
 
 def _routes(router: Router, name: str) -> tuple[list[Any], NDArray[np.float32]]:

@@ -70,12 +70,13 @@ def pool_projected(
 
     `states` are [texts, positions, hidden]; weights float32 [texts, vocabulary].
     """
+    if pooling == "sum":
+        return _by_stretch(states, projection, lambda logits: pool(logits, voting, "sum", activation))
     if pooling == "last":
-        return activate(projection(at_last(states, voting)), activation)
-    if pooling == "max":
-        highest = _by_stretch(voters(states, voting), projection, lambda logits: logits.amax(1))
-        return activate(highest * voting.any(1, keepdim=True), activation)
-    return _by_stretch(states, projection, lambda logits: pool(logits, voting, "sum", activation))
+        logits = projection(at_last(states, voting))
+    else:
+        logits = _by_stretch(voters(states, voting), projection, lambda logits: logits.amax(1))
+    return activate(logits * voting.any(1, keepdim=True), activation)
 
 
 def voters(states: Tensor, voting: Tensor) -> Tensor:

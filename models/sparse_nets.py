@@ -110,7 +110,7 @@ def split(whole: Any) -> tuple[Any, Projection]:
     if name is None or not isinstance(linear, torch.nn.Linear):
         raise ValueError(f"{type(whole).__name__} has no projection to a vocabulary")
     projection = Projection(linear.weight, linear.bias)
-    probe = {"input_ids": torch.zeros(1, 2, dtype=torch.long, device=whole.device)}
+    probe = {"input_ids": torch.arange(1, 5, device=whole.device)[None]}
     with torch.inference_mode():
         expected = whole.eval()(**probe).logits
         whole.set_submodule(name, torch.nn.Identity())
