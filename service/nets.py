@@ -113,14 +113,13 @@ class Nets:
         """How a sparse encoder cuts texts into word pieces. No net runs for it."""
         return cast(SparseEncoder, (await self.get("sparse", encoder, fingerprint)).net).pieces
 
-    async def idf_table(self, name: str, fingerprint: str | None, encoder: str) -> NDArray[np.float32]:
-        """Weights of the vocabulary entries of an encoder by a table of the settings: float32[vocabulary]."""
-        net = cast(SparseEncoder, (await self.get("sparse", encoder, None)).net)
-        return await self._workers.run(self.tables.get, name, fingerprint, net)
+    def idf_table(self, name: str, fingerprint: str | None, encoder: str) -> NDArray[np.float32]:
+        """What a table of the settings gives to the entries of a sparse encoder that is loaded."""
+        return self.tables.get(name, fingerprint, self._loaded_sparse(encoder))
 
     def words(self, encoder: str, terms: NDArray[np.int32]) -> list[str]:
         """Vocabulary entries of a sparse encoder that is loaded, as a reader knows them."""
-        return cast(SparseEncoder, self._tasks["sparse", encoder].result().net).words(terms)
+        return self._loaded_sparse(encoder).words(terms)
 
     async def get(self, role: Role, name: str, fingerprint: str | None) -> Running:
         """The encoder `name`, loaded. EncoderError if it cannot be had, or is not `fingerprint`."""
@@ -153,6 +152,9 @@ class Nets:
             task.cancel()
         for batcher in self.batchers():
             await batcher.close()
+
+    def _loaded_sparse(self, name: str) -> SparseEncoder:
+        return cast(SparseEncoder, self._tasks["sparse", name].result().net)
 
     async def _start(self, role: Role, name: str) -> Running:
         loaded = await asyncio.to_thread(self._load, role, name)

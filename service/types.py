@@ -107,12 +107,15 @@ class Nets(Protocol):
         """How the sparse encoder of this name cuts texts into word pieces."""
         ...
 
-    async def idf_table(self, name: str, fingerprint: str | None, encoder: str) -> Scores:
-        """float32 [vocabulary], what a table of the settings gives to the entries of a sparse encoder."""
+    def idf_table(self, name: str, fingerprint: str | None, encoder: str) -> Scores:
+        """float32 [vocabulary], what a table of the settings gives to the entries of a sparse encoder.
+
+        For worker threads, once the encoder has been asked for; the first call reads a file.
+        """
         ...
 
     def words(self, encoder: str, terms: NDArray[np.int32]) -> list[str]:
-        """Vocabulary entries of a sparse encoder that has been asked before, as a reader knows them."""
+        """Vocabulary entries of a sparse encoder that has been asked for, as a reader knows them."""
         ...
 
 

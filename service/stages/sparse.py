@@ -20,7 +20,7 @@ from service.errors import EncoderError
 from service.idf import IDF
 from service.limits import Limit
 from service.stages.retrieved import retrieved
-from service.types import Hits, Search, Seqs, Stage, Term, Terms
+from service.types import Hits, Scores, Search, Seqs, Stage, Term, Terms
 
 _APPROXIMATE = " Of approximate search; by default what was found to miss little."
 
@@ -93,10 +93,15 @@ async def _reader(search: Search) -> Callable[[], Terms]:
         terms = await nets.query_terms(schema.sparse_encoder, fingerprint, search.query)
         return lambda: terms
     pieces = await nets.pieces(schema.sparse_encoder, fingerprint)
+    return lambda: idf_query(pieces([search.query])[0], _idf(search)).row(0)
+
+
+def _idf(search: Search) -> Scores:
+    """The weights of word pieces: those of the generation's live passages, or those of a table."""
+    manifest, schema = search.snapshot.manifest, search.snapshot.schema
     if schema.sparse_idf is None:
-        return lambda: idf_query(pieces([search.query])[0], search.snapshot.piece_idf).row(0)
-    table = await nets.idf_table(schema.sparse_idf, manifest.fingerprints.get(IDF), schema.sparse_encoder)
-    return lambda: idf_query(pieces([search.query])[0], table).row(0)
+        return search.snapshot.piece_idf
+    return search.nets.idf_table(schema.sparse_idf, manifest.fingerprints.get(IDF), schema.sparse_encoder)
 
 
 def _asked(search: Search, terms: Terms) -> Question:
