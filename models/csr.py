@@ -69,7 +69,7 @@ def prune(vectors: Csr, most: int | None, least: float) -> Csr:
     rows = np.repeat(np.arange(len(vectors)), np.diff(vectors.offsets))
     kept = vectors.weights >= least
     if most is not None:
-        order = np.lexsort((vectors.terms, -vectors.weights, rows))
+        order = np.lexsort((-vectors.weights, rows))  # stable, so of equal weights the lower term comes first
         rank = np.arange(len(order)) - vectors.offsets[:-1][rows]
         kept[order[rank >= most]] = False
     counts = np.bincount(rows[kept], minlength=len(vectors))

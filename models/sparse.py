@@ -53,12 +53,13 @@ class SparseEncoder:
         self._whole = copied(backend)
         self._cut = copied(backend, max(each.room for each in self._layouts.values()))
         self._pad = ~(tokenizer.pad_token_id or 0)
-        self._special = np.array(sorted(tokenizer.all_special_ids), np.int64)
-        self._mute = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         self.name = weights.name
         self.fingerprint = weights.fingerprint
         self.ids: Mapping[str, int] = self._whole.get_vocab()
         self.vocabulary = int(opened.net.body.config.vocab_size)
+        special = {each for each in tokenizer.all_special_ids if each < self.vocabulary}
+        self._special = np.array(sorted(special), np.int64)
+        self._mute = special - {tokenizer.unk_token_id}  # an unknown word is none of ours, but has a context
         self.max_tokens = self._layouts["document"].room + len(self._layouts["document"].lay([]))
         self.ceiling = opened.recipe.highest
         self.dtype = str(opened.net.body.dtype).removeprefix("torch.")

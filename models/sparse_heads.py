@@ -1,9 +1,8 @@
 """From what a net says at every position to one weight per vocabulary entry: pure functions of tensors.
 
-`H` are logits, [texts, positions, vocabulary]; `voting` says which positions count, bool [texts,
-positions]. Padding and special tokens do not vote: their logits are multiplied by zero before pooling,
-which leaves nothing of them, since every activation is zero at zero and never below. Logarithms are
-natural.
+`H` are logits [texts, positions, vocabulary]; `voting`, bool [texts, positions], says which positions count.
+Padding and special tokens do not vote: their logits are multiplied by zero before pooling, which leaves
+nothing of them, since every activation is zero at zero and never below. Logarithms are natural.
 """
 
 from collections.abc import Callable
@@ -17,8 +16,8 @@ Activation = Literal["log1p", "log1p_log1p", "relu"]
 Pooling = Literal["max", "sum", "last"]
 
 CELLS = 1 << 20
-"""Logits that exist at a time. On two cores with bfloat16 a batch of passages takes half the time of one
-large product, whose logits leave the caches before they are pooled; a question fits in one."""
+"""Logits that exist at a time. A batch of passages takes half the time of one large product, whose logits
+leave the caches before they are pooled; those of a question fit in one stretch."""
 
 
 class Projection(NamedTuple):
