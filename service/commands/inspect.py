@@ -61,17 +61,19 @@ def _inspect(directory: Path, console: Console, *, verify: bool, pruned: bool) -
 
 
 def _segments(directory: Path, manifest: "Manifest") -> Table:
-    counts = manifest.statistics
+    live = manifest.statistics
     title = (
-        f"{directory.name}: generation {manifest.generation}, {counts.documents} documents, "
-        f"{counts.passages} passages, {_queued(directory, manifest)} operations waiting"
+        f"{directory.name}: generation {manifest.generation}, {live.documents} documents, "
+        f"{live.passages} passages, {_queued(directory, manifest)} operations waiting"
     )
     components = sorted({name for entry in manifest.segments for name in _by_component(entry.files)})
-    counted = ("rows", "dead", "pruned", "documents")
-    table = Table("segment", *counted, *components, title=title, title_justify="left")
+    counts = {"rows": "rows", "dead": "dead_rows", "pruned": "pruned_rows", "documents": "documents"}
+    if not any(entry.pruned_rows for entry in manifest.segments):
+        del counts["pruned"]
+    table = Table("segment", *counts, *components, title=title, title_justify="left")
     for entry in manifest.segments:
         sizes = _by_component(entry.files)
-        numbers = map(str, (entry.rows, entry.dead_rows, entry.pruned_rows, entry.documents))
+        numbers = (str(getattr(entry, field)) for field in counts.values())
         table.add_row(entry.name, *numbers, *(_bytes(sizes[component]) for component in components))
     if manifest.lexical is not None:
         size = sum(entry.size for entry in manifest.lexical.files.values())
