@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from indexer.segment.manifest import Component
-from indexer.segment.sparse import Plan, Question, Strategy, question
+from indexer.segment.plan import Plan, Strategy
+from indexer.segment.sparse import Question, question
 from indexer.segment.sparse import Sparse as Vectors
 from models.idf import idf_query
 from service.errors import EncoderError
