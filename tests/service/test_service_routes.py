@@ -68,9 +68,12 @@ async def test_without_weights_words_are_found_and_vectors_are_said_to_be_missin
         assert [hit["id"] for hit in answer["hits"]] == ["a"]
         assert answer["degraded"] == ["dense"]
         assert "pip install weights" in answer["stages"][0]["reason"]
-        problem = await service.search("moon", status=503, pipeline="dense")
-        assert problem["code"] == "encoder_unavailable"
-        assert "pip install weights" in problem["detail"]
+        all_three = await service.search("moon", pipeline="sparse_hybrid")
+        assert (all_three["degraded"], len(all_three["hits"])) == (["sparse", "dense"], 1)
+        for pipeline in ("dense", "sparse"):
+            problem = await service.search("moon", status=503, pipeline=pipeline)
+            assert problem["code"] == "encoder_unavailable"
+            assert "pip install weights" in problem["detail"]
 
 
 class OtherWeights(WordOverlapEncoder):
