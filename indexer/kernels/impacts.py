@@ -15,13 +15,19 @@ from numpy.typing import NDArray
 from indexer.kernels.forward import CODE, RANK, Forward, buffer, read_row
 from indexer.kernels.scalars import Int
 from indexer.kernels.terms import Asked, heaviest
-from indexer.kernels.top import decoded, keep_best, ranked, room_for
+from indexer.kernels.top import GRAIN, decoded, keep_best, ranked, room_for
 
 WINDOW = 1 << 16
 """Rows of a window: what 16 bits can number."""
 
-STRIDE = np.uint64(64)
+STRIDE = np.uint64(16)
 """Sums that are looked at together."""
+
+BUCKETS = 1024
+BELOW_GRAIN = np.uint32((1 << GRAIN) - 1)
+
+FEW = 32
+"""For more hits than these the best of all strides give a first bar."""
 
 ONE, TWO, THREE, FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 
@@ -109,18 +115,41 @@ def _take(
     bar: Int,
 ) -> tuple[np.uint32, np.int64]:
     """Put the sums that are not below the bar among the keys, and clear all."""
-    for begin in range(np.uint64(0), np.uint64(count), STRIDE):
-        end = min(begin + STRIDE, np.uint64(count))
-        if len(allowed) > 0:
-            for i in range(begin, end):
-                sums[i] *= np.uint32(allowed[np.uint64(base) + i])
-        most = np.uint32(0)
-        for i in range(begin, end):
-            most = max(most, sums[i])
-        if most >= bar:
-            for i in range(begin, end):
+    if len(allowed) > 0:
+        for i in range(np.uint64(count)):
+            sums[i] *= np.uint32(allowed[np.uint64(base) + i])
+    most = _largest_by_stride(sums, count)
+    if FEW < k <= len(most):
+        bar = max(bar, _near_kth_largest(most, k))
+    for stride in range(np.uint64(len(most))):
+        if most[stride] >= bar:
+            begin = stride * STRIDE
+            for i in range(begin, min(begin + STRIDE, np.uint64(count))):
                 if sums[i] >= bar:
-                    row = np.uint64(base) + i
-                    bar, size = keep_best(keys, size, k, sums[i], row, bar)
+                    bar, size = keep_best(keys, size, k, sums[i], np.uint64(base) + i, bar)
     sums[:count] = 0
     return np.uint32(bar), np.int64(size)
+
+
+@njit(nogil=True, cache=True)
+def _largest_by_stride(sums: NDArray[np.uint32], count: Int) -> NDArray[np.uint32]:
+    largest = np.zeros(-(-count // np.int64(STRIDE)), np.uint32)
+    for stride in range(np.uint64(len(largest))):
+        most, begin = np.uint32(0), stride * STRIDE
+        for i in range(begin, min(begin + STRIDE, np.uint64(count))):
+            most = max(most, sums[i])
+        largest[stride] = most
+    return largest
+
+
+@njit(nogil=True, cache=True)
+def _near_kth_largest(largest: NDArray[np.uint32], k: Int) -> np.uint32:
+    """A bound below the k-th best score, since these are scores of different rows, close to their k-th."""
+    width = largest.max() // np.uint32(BUCKETS) + np.uint32(1)
+    counts, above, bucket = np.zeros(BUCKETS, np.int64), 0, BUCKETS
+    for score in largest:
+        counts[score // width] += 1
+    while above < k:
+        bucket -= 1
+        above += counts[bucket]
+    return np.uint32(np.uint32(bucket) * width) & ~np.uint32(BELOW_GRAIN)

@@ -13,7 +13,7 @@ import math
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,10 @@ from indexer.kernels.forward import (
     unpack,
 )
 from indexer.kernels.impacts import WINDOW, count_postings, fill_postings, search
-from indexer.kernels.seismic import Knobs
 from indexer.kernels.terms import Asked
 from indexer.kernels.top import GRAIN
 from indexer.segment.arrays import Arrays, create_arrays, open_arrays
+from indexer.segment.plan import USUAL, Plan, by_lists, by_rows, knobs
 from indexer.segment.seismic import SEISMIC, Seismic, bits, write_seismic
 
 LARGEST = TABLE - 1
@@ -43,12 +43,6 @@ LARGEST = TABLE - 1
 
 APPROXIMATE = 100_000
 """Rows from which a segment has lists for approximate search."""
-
-DEEPEST, FEWEST = 100, 0.1
-"""Lists are searched for so many hits at most, and where this share of the rows is allowed at least."""
-
-SCAN = 100
-"""Scoring a row by itself costs about as much as so many postings."""
 
 _EVERY = np.empty(0, np.bool_)  # kernels read an empty mask as "every row"
 
@@ -70,24 +64,6 @@ class Vectors(Protocol):
     def weights(self) -> NDArray[np.float32]:
         """Positive and finite."""
         ...
-
-
-Strategy = Literal["auto", "exact", "approximate"]
-
-
-class Plan(NamedTuple):
-    """How to search: exactly or by lists (see `kernels.seismic` for the knobs), where a segment has them.
-
-    `auto` uses lists for few hits of many allowed rows. Scores are exact in any case.
-    """
-
-    strategy: Strategy = "auto"
-    query_cut: int = 8
-    heap_factor: float = 0.8
-    dismissal: float = 0.6
-
-
-USUAL = Plan()
 
 
 class Question(NamedTuple):
@@ -152,7 +128,7 @@ class Sparse:
         self.terms: NDArray[np.int32] = arrays["term"]
         self.starts: NDArray[np.int64] = arrays["posting_start"]
         self.postings: NDArray[np.uint32] = arrays["posting"]
-        self.counts = np.diff(self.starts).sum(axis=0)
+        self._counts: NDArray[np.int64] = np.diff(self.starts).sum(axis=0)
         lists = path.with_name(SEISMIC)
         self._seismic = Seismic(lists, self.forward) if lists.exists() else None
         self._known: _Mask | None = None
@@ -175,32 +151,24 @@ class Sparse:
         be missing where the search is approximate.
         """
         mask = self._mask(allowed)
-        put, k = self._put(asked, floor), min(k, self.rows)
-        if self._seismic is not None and self._approximate(plan.strategy, k, mask):
-            knobs = Knobs(plan.query_cut, plan.heap_factor, plan.dismissal)
-            return self._seismic.search(put, knobs, k, mask.closed)
+        put, k = self.put(asked, floor), min(k, self.rows)
+        if self._seismic is not None and by_lists(plan, k, self.rows, mask.number, len(asked.terms)):
+            return self._seismic.search(put, knobs(plan, k, mask.number), k, mask.closed)
         best: tuple[NDArray[np.int64], NDArray[np.float32]]
-        if mask.number * SCAN < self._postings_of(asked, mask):
+        if by_rows(mask.number, self._postings_of(asked)):
             rows = np.flatnonzero(mask.allowed).astype(np.uint32)
             best = scan(self.forward, rows, put, k, _SCRATCH.table)
         else:
             best = search(self.starts, self.postings, put, self.rows, k, mask.allowed, _SCRATCH.sums)
         return best
 
-    def _approximate(self, strategy: Strategy, k: int, mask: "_Mask") -> bool:
-        """Whether to search the lists: not for few rows, and unless it is said so not for many hits."""
-        if strategy == "auto":
-            return k <= DEEPEST and mask.number >= FEWEST * self.rows
-        return strategy == "approximate"
-
-    def _postings_of(self, asked: Question, mask: "_Mask") -> int:
-        """How many postings the exact search would read; 0 where scanning rows is out of the question."""
-        if mask.number * SCAN > len(self.postings):
-            return 0
+    def _postings_of(self, asked: Question) -> int:
+        """How many postings the question's terms have."""
         ranks = self.ranks[asked.terms]
-        return int(self.counts[ranks[ranks >= 0]].sum()) + self.rows // 8
+        return int(self._counts[ranks[ranks >= 0]].sum())
 
-    def _put(self, asked: Question, floor: float = 0.0) -> Asked:
+    def put(self, asked: Question, floor: float = 0.0) -> Asked:
+        """The question as the kernels take it; sums whose score is below `floor` are not asked for."""
         least = max(0, int(floor / asked.factor) - (1 << int(GRAIN)))
         return Asked(self.ranks, asked.terms, asked.weights, asked.factor, least)
 
@@ -216,7 +184,7 @@ class Sparse:
     def scores(self, asked: Question, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Scores of some rows, in the order given; 0 where nothing matches."""
         found: NDArray[np.float32] = scores_of(
-            self.forward, np.array(rows, np.int64), self._put(asked), _SCRATCH.table
+            self.forward, np.array(rows, np.int64), self.put(asked), _SCRATCH.table
         )
         return found
 
