@@ -6,8 +6,10 @@ for a compiler; with NUMBA_CACHE_DIR set by the process, later starts load them.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
-from indexer.kernels import bm25, dense, find, postings
+from indexer.kernels import bm25, dense, find, forward, impacts, postings, seismic, seismic_build
+from indexer.kernels.terms import Asked
 
 ENTRIES = (
     bm25.search,
@@ -16,7 +18,20 @@ ENTRIES = (
     dense.dot_rows,
     dense.top_rows,
     find.find,
+    forward.pack_rows,
+    forward.move_rows,
+    forward.lengths,
+    forward.frequencies,
+    forward.unpack,
+    forward.scores_of,
+    forward.scan,
+    impacts.count_postings,
+    impacts.fill_postings,
+    impacts.search,
     postings.move,
+    seismic.search,
+    seismic_build.histogram,
+    seismic_build.build,
 )
 """What is called from Python; everything else is compiled into these."""
 
@@ -40,6 +55,7 @@ def warm() -> None:
     dense.dot_rows(vectors, weights, terms)
     _warm_strings()
     postings.move(*lists, terms, terms, terms.copy(), rows.copy(), tf.copy(), title_tf.copy())
+    _warm_sparse(mask)
 
 
 def _warm_strings() -> None:
@@ -48,3 +64,29 @@ def _warm_strings() -> None:
     find.find(
         np.zeros(1, np.uint64), np.zeros(1, np.uint32), np.zeros(2, np.uint64), np.zeros(1, np.uint8), *wanted
     )
+
+
+def _warm_sparse(mask: NDArray[np.bool_]) -> None:
+    """One row with one component, through everything that writes, merges and searches sparse vectors."""
+    heads = np.zeros(forward.HEAD, np.uint32)
+    rows = forward.Forward(heads, np.zeros(0, np.uint32), np.zeros(2, np.uint32))
+    offsets, row = np.array([0, 1]), np.zeros(1, np.int64)
+    rank, table = np.zeros(1, np.int32), np.zeros(forward.TABLE, np.uint32)
+    forward.pack_rows(offsets, np.zeros(1, np.uint16), np.ones(1, np.uint16), rows)
+    forward.move_rows(rows, mask, rank, rows, 0)
+    forward.frequencies(rows, mask, np.zeros(forward.TABLE, np.int64))
+    forward.lengths(rows)
+    forward.unpack(rows, row, offsets)
+    starts, listed = np.zeros((1, 2), np.int64), np.zeros(1, np.uint32)
+    impacts.count_postings(rows, starts)
+    impacts.fill_postings(rows, starts, listed)
+    asked = Asked(rank, rank, np.ones(1, np.uint32), 1.0, 0)
+    forward.scores_of(rows, row, asked, table)
+    forward.scan(rows, listed, asked, 1, table)
+    impacts.search(starts, listed, asked, 1, 1, mask, np.zeros(impacts.WINDOW, np.uint32))
+    seismic_build.histogram(listed)
+    recipe = seismic_build.Recipe(1, 1, 1.0, 1, 1, 1.0)
+    arrays = seismic_build.build(rows, starts, listed, recipe, np.random.default_rng())
+    space = seismic.Space(table, *(np.zeros(2, np.uint32) for _ in range(5)))
+    lists = seismic.Lists(*arrays, 1)
+    seismic.search(rows, lists, asked, seismic.Knobs(1, 1.0, 1.0), 1, np.zeros(1, np.uint32), space)
