@@ -82,7 +82,7 @@ def _warm_sparse(mask: NDArray[np.bool_]) -> None:
     impacts.fill_postings(rows, starts, listed)
     asked = Asked(rank, rank, np.ones(1, np.uint32), 1.0, 0)
     forward.scores_of(rows, row, asked, table)
-    forward.scan(rows, listed, asked, 1, table)
+    forward.scan(rows, np.zeros(1, np.uint32), asked, 1, table)
     impacts.search(starts, listed, asked, 1, 1, mask, np.zeros(impacts.WINDOW, np.uint32))
     seismic_build.histogram(listed)
     recipe = seismic_build.Recipe(1, 1, 1.0, 1, 1, 1.0)
