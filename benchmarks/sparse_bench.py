@@ -21,6 +21,7 @@ from benchmarks.rival_seismic import (
     SeismicRaw,
     seismic_builds,
 )
+from benchmarks.sparse_data import IDF
 from benchmarks.sparse_masks import Mask
 from benchmarks.sparse_measure import Questions
 from benchmarks.sparse_process import Figures, in_own_process
@@ -30,6 +31,7 @@ from benchmarks.sparse_vectors import Dataset
 from benchmarks.sparse_winnow import Winnow, fingerprint, open_winnow
 from indexer.segment.sparse import Plan, Sparse
 
+CHOOSING = 2  # rounds
 ASKED = {10: 1000, 100: 500, 1000: 200}  # questions of a half, by k
 
 
@@ -93,7 +95,7 @@ class Bench:
         """Every pair of knobs with one build."""
         opened = self.seismic(build)
         engines = {knobs: Seismic(opened, knobs) for knobs in seismic_grid()}
-        return tried(engines, self.data, self.truth, k, self.asked(k), self.rounds)
+        return tried(engines, self.data, self.truth, k, self.asked(k), CHOOSING)
 
     def seismic(self, build: SeismicBuild) -> SeismicIndexOpened:
         """Pyseismic's index, opened."""
@@ -128,4 +130,4 @@ class Bench:
 
     def _folder(self, engine: str) -> Path:
         name = f"winnow-{fingerprint()}" if engine == "winnow" else engine.replace(":", "-").replace(".", "_")
-        return self.cache / "indices" / f"{self.data.name}-{name}"
+        return self.cache / "indices" / f"{self.data.name.removesuffix(IDF)}-{name}"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.rival_seismic import Seismic, SeismicBatch, seismic_builds
 from benchmarks.rivals import Engine, KannoloFlat, NumpyGather, ScipyProduct
-from benchmarks.sparse_bench import Bench
+from benchmarks.sparse_bench import CHOOSING, Bench
 from benchmarks.sparse_masks import filters
 from benchmarks.sparse_measure import Questions, answers, interleaved, progress, throughput
 from benchmarks.sparse_process import in_own_process
@@ -161,7 +161,7 @@ def grid_winnow(bench: Bench, k: int) -> Table:
 def winnow_tried(bench: Bench, k: int) -> list[Tried[Plan]]:
     """Every plan of the grid, with the dead."""
     engines = {plan: bench.search(plan, bench.live) for plan in winnow_grid()}
-    return tried(engines, bench.data, bench.live_truth, k, bench.asked(k), bench.rounds)
+    return tried(engines, bench.data, bench.live_truth, k, bench.asked(k), CHOOSING)
 
 
 def _anchors(bench: Bench, k: int) -> Judged:

@@ -36,16 +36,15 @@ class Tried(NamedTuple, Generic[Knobs]):
 
 
 def seismic_grid() -> list[SeismicKnobs]:
-    """Few terms suffice where weights are uneven; long questions of even weights need more."""
-    return [SeismicKnobs(*knobs) for knobs in product((2, 3, 4, 5, 6, 8, 10, 14, 20), (0.8, 0.9, 1.0, 1.1))]
+    """Few terms suffice for synthetic questions; the even weights of real ones need more, and more blocks."""
+    cuts, factors = (3, 4, 5, 6, 8, 10, 14, 20), (0.7, 0.8, 0.9, 1.0, 1.1)
+    return [SeismicKnobs(*knobs) for knobs in product(cuts, factors)]
 
 
 def winnow_grid() -> list[Plan]:
     """The same, with dismissal by the heaviest terms of a passage."""
-    return [
-        Plan("approximate", *knobs)
-        for knobs in product((3, 4, 5, 6, 8, 10, 14), (0.8, 0.9, 1.0), (0.0, 0.4, 0.6))
-    ]
+    cuts, factors, dismissals = (4, 5, 6, 8, 10, 14, 20), (0.7, 0.8, 0.9, 1.0), (0.0, 0.4, 0.5, 0.6, 0.7)
+    return [Plan("approximate", *knobs) for knobs in product(cuts, factors, dismissals)]
 
 
 def tried(
