@@ -22,6 +22,7 @@ from indexer.segment.columns import write_columns
 from indexer.segment.dense import write_dense
 from indexer.segment.durable import fsync_directory, fsync_tree
 from indexer.segment.lexical import write_lexical
+from indexer.segment.lists import add_lists
 from indexer.segment.manifest import CollectionSchema, FileEntry, SegmentEntry
 from indexer.segment.quality import write_quality
 from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, QUALITY, SPARSE, STORE
@@ -193,6 +194,7 @@ def _write_sparse(
     vectors = _spread(prune(made, schema.sparse_terms, schema.sparse_threshold), kept)
     pieces = encoder.pieces(texts) if schema.sparse_query == "idf" else None
     write_sparse(path / SPARSE, vectors, encoder.ceiling, encoder.vocabulary, pieces)
+    add_lists(path / SPARSE)
     return int((~kept).sum())
 
 

@@ -17,6 +17,7 @@ from indexer.part import Mask, Part
 from indexer.segment.columns import merge_columns
 from indexer.segment.dense import merge_dense
 from indexer.segment.lexical import merge_lexical
+from indexer.segment.lists import add_lists
 from indexer.segment.manifest import SegmentEntry
 from indexer.segment.quality import merge_quality
 from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, QUALITY, SPARSE, STORE
@@ -52,6 +53,7 @@ class Merge:
             merge_dense(path / DENSE, dense)
         if sparse := [(segment.sparse, keep) for segment, keep in kept if segment.sparse is not None]:
             merge_sparse(path / SPARSE, sparse)
+            add_lists(path / SPARSE)
         if quality := [(segment.quality, keep) for segment, keep in kept if segment.quality is not None]:
             merge_quality(path / QUALITY, quality)
         return self._seal(path)

@@ -6,7 +6,7 @@ and a question's weights are integers too. Scores are sums of integers and the s
 come from, in whichever segment. The question's rounding costs about 1e-5 of a score, a stored weight's half a
 step.
 
-Large segments also have an approximate index (see `segment.seismic`).
+Large segments may also have lists for approximate search (see `segment.lists`).
 """
 
 import math
@@ -36,13 +36,10 @@ from indexer.kernels.terms import Asked
 from indexer.kernels.top import GRAIN
 from indexer.segment.arrays import Arrays, create_arrays, open_arrays
 from indexer.segment.plan import USUAL, Plan, by_lists, by_rows, knobs
-from indexer.segment.seismic import SEISMIC, Seismic, bits, write_seismic
+from indexer.segment.seismic import SEISMIC, Seismic, bits
 
 LARGEST = TABLE - 1
 """The largest code of a weight, and the largest sum of a question's weights."""
-
-APPROXIMATE = 100_000
-"""Rows from which a segment has lists for approximate search."""
 
 _EVERY = np.empty(0, np.bool_)  # kernels read an empty mask as "every row"
 
@@ -111,7 +108,7 @@ def write_sparse(
     ranks, terms = _ranking(np.bincount(vectors.terms, minlength=vocabulary))
     arrays = _create(path, np.diff(vectors.offsets), ranks, terms, ceiling, _listed(pieces, vocabulary))
     pack_rows(vectors.offsets, ranks[vectors.terms].astype(np.uint16), codes, _forward(arrays))
-    _finish(path, arrays)
+    _invert(arrays)
 
 
 class Sparse:
@@ -240,7 +237,7 @@ def merge_sparse(path: Path, parts: Sequence[tuple[Sparse, NDArray[np.bool_]]]) 
     for part, keep in parts:
         move_rows(part.forward, keep, ranks[part.terms], _forward(arrays), row)
         row += int(keep.sum())
-    _finish(path, arrays)
+    _invert(arrays)
 
 
 class _Mask(NamedTuple):
@@ -308,13 +305,10 @@ def _forward(arrays: Arrays) -> Forward:
     return Forward(arrays["head"], arrays["tail"], arrays["tail_start"])
 
 
-def _finish(path: Path, arrays: Arrays) -> None:
-    """Fill the postings from the forward index, and build the approximate index if the segment is large."""
-    forward, starts, postings = _forward(arrays), arrays["posting_start"], arrays["posting"]
-    count_postings(forward, starts)
-    fill_postings(forward, starts, postings)
-    if len(forward.tail_starts) > APPROXIMATE:
-        write_seismic(path.with_name(SEISMIC), forward, starts, postings)
+def _invert(arrays: Arrays) -> None:
+    """Fill the postings from the forward index."""
+    count_postings(_forward(arrays), arrays["posting_start"])
+    fill_postings(_forward(arrays), arrays["posting_start"], arrays["posting"])
 
 
 def _listed(pieces: Sequence[NDArray[np.int32]] | None, vocabulary: int) -> Arrays:
