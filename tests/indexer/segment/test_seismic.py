@@ -13,7 +13,7 @@ from indexer.segment.seismic import Seismic, Size, bits, write_seismic
 from indexer.segment.sparse import Sparse, write_sparse
 from tests.indexer.segment.test_sparse import CEILING, STEP, asked, random_rows, rows_of
 
-EVERYTHING = Size(share=1.0, longest=1e6, rows_per_block=4.0, energy=1.0)
+EVERYTHING = Size(share=1.0, longest=60.0, rows_per_block=4.0, energy=1.0)
 WORDS = 60
 
 
