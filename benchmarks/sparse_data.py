@@ -17,7 +17,8 @@ from benchmarks.sparse_texts import Texts, collections, debian, drawn
 from benchmarks.sparse_vectors import Dataset, read
 from models import Kind
 from models.csr import Csr, concatenate
-from models.sparse import SparseEncoder, idf_query
+from models.idf import idf_query
+from models.sparse import SparseEncoder
 
 QUESTIONS = 2000
 SIZES = {"100k": 100_000, "500k": 500_000, "1m": 1_000_000}

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 
 from models import Kind
 from models.csr import Csr, concatenate, from_dense, prune, unit
-from models.idf import idf_query as idf_query
-from models.idf import read_idf as read_idf
 from models.load import DEFAULT_SPARSE, Weights, resolve
 from models.packing import pack
 from models.precision import DType, prepared
