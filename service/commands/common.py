@@ -79,8 +79,8 @@ def prepare_environment(cache: Path, encoders: tuple[str, ...] = ()) -> None:
     Compiled kernels are kept in `cache`, so that a second start compiles nothing, each version of their
     sources in a folder of its own, since numba looks only at the file of the function that is called. The
     model hub is not asked unless an `hf:` name needs it: a lookup there stalls a start without network.
-    OpenMP's threads sleep between two forwards: where service and indexer share cores, busy waiting took a question's
-    encoding from 11 ms to 50 and more, and indexing to a quarter of its speed.
+    OpenMP's threads sleep between two forwards: where service and indexer share cores, busy waiting took a
+    question's encoding from 11 ms to 50 and more, and indexing to a quarter of its speed.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache.absolute() / "numba" / kernel_version()))
