@@ -12,8 +12,9 @@ import pytest
 
 from service.commands.common import kernel_version
 
-compiled = Path(__file__).parents[1] / ".pytest_cache" / "numba" / kernel_version()
-os.environ.setdefault("NUMBA_CACHE_DIR", str(compiled))
+os.environ.setdefault(
+    "NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "numba" / kernel_version())
+)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tests.running import Service, running
