@@ -29,6 +29,7 @@ from benchmarks.sparse_truth import Truth, truths
 from benchmarks.sparse_tuning import Tried, fastest, seismic_grid, tried
 from benchmarks.sparse_vectors import Dataset
 from benchmarks.sparse_winnow import Winnow, fingerprint, open_winnow
+from indexer.segment.seismic import SEISMIC
 from indexer.segment.sparse import Plan, Sparse
 
 CHOOSING = 2  # rounds
@@ -51,7 +52,7 @@ class Bench:
     rounds: int
     again: bool = False
     _figures: dict[str, Figures] = field(default_factory=dict)
-    _opened: dict[int, Sparse] = field(default_factory=dict)
+    _opened: dict[tuple[str, int], Sparse] = field(default_factory=dict)
 
     @cached_property
     def live(self) -> Mask:
@@ -86,10 +87,10 @@ class Bench:
         return Anchor(SeismicBuild.parse(kept["build"]), SeismicKnobs(*kept["knobs"]))
 
     def _choose(self, k: int) -> tuple[SeismicBuild, Tried[SeismicKnobs]]:
-        grids = {build: self.seismic_tried(build, k) for build in seismic_builds(len(self.data.passages))}
-        best = {build: fastest(settings) for build, settings in grids.items()}
-        build = min(best, key=lambda one: best[one].cpu)
-        return build, best[build]
+        builds = seismic_builds(len(self.data.passages))
+        settings = [(build, one) for build in builds for one in self.seismic_tried(build, k)]
+        best = fastest([one for _, one in settings])
+        return next(build for build, one in settings if one is best), best
 
     def seismic_tried(self, build: SeismicBuild, k: int) -> list[Tried[SeismicKnobs]]:
         """Every pair of knobs with one build."""
@@ -105,11 +106,17 @@ class Bench:
         """The same index of numbers in place of strings."""
         return SeismicRaw(self.data, self.index(f"seismic-raw:{anchor.build}"), anchor.knobs)
 
-    def search(self, plan: Plan, allowed: Mask | None = None) -> Winnow:
+    @cached_property
+    def has_lists(self) -> bool:
+        """Whether our index has lists for approximate search, which it keeps if they prove themselves."""
+        return (self.index("winnow") / SEISMIC).exists()
+
+    def search(self, plan: Plan, allowed: Mask | None = None, engine: str = "winnow") -> Winnow:
         """Our index with its questions; opened once for each mask, since it remembers the last it saw."""
-        if id(allowed) not in self._opened:
-            self._opened[id(allowed)] = open_winnow(self.index("winnow"))
-        return Winnow(self._opened[id(allowed)], self.data, plan, allowed)
+        key = engine, id(allowed)
+        if key not in self._opened:
+            self._opened[key] = open_winnow(self.index(engine))
+        return Winnow(self._opened[key], self.data, plan, allowed)
 
     def index(self, engine: str) -> Path:
         """The folder of an engine's index, built if need be."""
@@ -129,5 +136,6 @@ class Bench:
         return self._figures[engine]
 
     def _folder(self, engine: str) -> Path:
-        name = f"winnow-{fingerprint()}" if engine == "winnow" else engine.replace(":", "-").replace(".", "_")
+        code = f"-{fingerprint()}" if engine.startswith("winnow") else ""
+        name = engine.replace(":", "-").replace(".", "_") + code
         return self.cache / "indices" / f"{self.data.name.removesuffix(IDF)}-{name}"

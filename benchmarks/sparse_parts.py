@@ -39,7 +39,7 @@ def build(bench: Bench, k: int) -> Table:
     """Processor seconds, memory above the data and size on disk, each in a process of its own."""
     names = [f"seismic:{build}" for build in seismic_builds(len(bench.data.passages))]
     anchor = f"seismic:{bench.anchor(k).build}"
-    figures = {name: bench.figures(name) for name in (anchor, "winnow", *names)}
+    figures = {name: bench.figures(name) for name in (anchor, "winnow", "winnow-lists", *names)}
     rows: list[Row] = [
         {
             "engine": name,
@@ -76,14 +76,16 @@ def opening(bench: Bench, k: int) -> Table:
 
 def latency(bench: Bench, k: int) -> Table:
     """One thread: the anchor, ours by default, as chosen on the training half, and exactly."""
-    best = fastest(winnow_tried(bench, k))
     engines = _anchors(bench, k) | {
         "winnow": (bench.search(Plan(), bench.live), bench.live_truth),
-        f"winnow {best.label}": (bench.search(best.knobs, bench.live), bench.live_truth),
         "winnow exact": (bench.search(EXACT, bench.live), bench.live_truth),
         "winnow, none dead": (bench.search(Plan()), bench.truth),
     }
-    return Table(f"latency, k = {k}, one thread", _latencies(bench, engines, bench.held_out(k), k))
+    if bench.has_lists:
+        best = fastest(winnow_tried(bench, k, "winnow"))
+        engines[f"winnow {best.label}"] = (bench.search(best.knobs, bench.live), bench.live_truth)
+    title = f"latency, k = {k}, one thread; winnow's index has {'' if bench.has_lists else 'no '}lists"
+    return Table(title, _latencies(bench, engines, bench.held_out(k), k))
 
 
 def exhaustive(bench: Bench, k: int) -> Table:
@@ -154,13 +156,13 @@ def grid_seismic(bench: Bench, k: int) -> Table:
 
 
 def grid_winnow(bench: Bench, k: int) -> Table:
-    """Every setting of ours, likewise."""
-    return Table(f"winnow, k = {k}", _settings(winnow_tried(bench, k)))
+    """Every setting of ours, likewise, with lists whether or not they prove themselves."""
+    return Table(f"winnow, k = {k}", _settings(winnow_tried(bench, k, "winnow-lists")))
 
 
-def winnow_tried(bench: Bench, k: int) -> list[Tried[Plan]]:
+def winnow_tried(bench: Bench, k: int, engine: str) -> list[Tried[Plan]]:
     """Every plan of the grid, with the dead."""
-    engines = {plan: bench.search(plan, bench.live) for plan in winnow_grid()}
+    engines = {plan: bench.search(plan, bench.live, engine) for plan in winnow_grid()}
     return tried(engines, bench.data, bench.live_truth, k, bench.asked(k), CHOOSING)
 
 

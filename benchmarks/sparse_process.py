@@ -3,9 +3,9 @@
     python -m benchmarks.sparse_process build ENGINE DATA.npz FOLDER
     python -m benchmarks.sparse_process open ENGINE DATA.npz FOLDER
 
-ENGINE is `winnow`, or `seismic:` or `seismic-raw:` followed by a build's settings. Prints a JSON object. A
-build's memory is counted above what the process held with the data loaded. Opening is timed with none of the
-file in the page cache; what it reads from the disk includes what the kernel reads ahead.
+ENGINE is `winnow`, `winnow-lists`, or `seismic:` or `seismic-raw:` followed by a build's settings. Prints a
+JSON object. A build's memory is counted above what the process held with the data loaded. Opening is timed
+with nothing of the files in the page cache; what it reads from the disk includes what the kernel reads ahead.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from benchmarks.rival_seismic import (
 )
 from benchmarks.rivals import Engine
 from benchmarks.sparse_vectors import Dataset, read
-from benchmarks.sparse_winnow import Winnow, build_winnow, open_winnow
+from benchmarks.sparse_winnow import Winnow, build_winnow, build_winnow_lists, open_winnow
 from indexer.kernels import warm
 from indexer.segment.sparse import Plan
 
@@ -88,17 +88,17 @@ def measure_open(engine: str, data: Dataset, folder: Path) -> Figures:
 
 def _build(engine: str, data: Dataset, folder: Path) -> None:
     name, _, settings = engine.partition(":")
-    if name == "winnow":
-        build_winnow(data, folder)
-    else:
+    if settings:
         build = {"seismic": build_seismic, "seismic-raw": build_seismic_raw}[name]
         build(data, SeismicBuild.parse(settings), folder)
+    else:
+        {"winnow": build_winnow, "winnow-lists": build_winnow_lists}[name](data, folder)
 
 
 def _open(engine: str, data: Dataset, folder: Path) -> Engine:
     name = engine.partition(":")[0]
     knobs = SeismicKnobs(5, 0.9)
-    if name == "winnow":
+    if name.startswith("winnow"):
         return Winnow(open_winnow(folder), data, Plan())
     return (
         SeismicRaw(data, folder, knobs)

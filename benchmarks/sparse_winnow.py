@@ -8,21 +8,31 @@ from numpy.typing import NDArray
 
 import indexer
 from benchmarks.sparse_vectors import Dataset
+from indexer.segment.lists import add_lists
 from indexer.segment.segment import SPARSE
+from indexer.segment.seismic import SEISMIC, write_seismic
 from indexer.segment.sparse import Plan, Sparse, question, write_sparse
 
 CEILING = 8.0  # of log1p weights
-SOURCES = ("segment/sparse*.py", "segment/seismic*.py", "segment/arrays.py", "kernels/*.py")
+SOURCES = ("segment/*.py", "kernels/*.py")
 EXACT = Plan(strategy="exact")
 
 
 def build_winnow(data: Dataset, folder: Path) -> None:
-    """Into a folder, as a segment's."""
+    """Into a folder, as a segment's: with lists for approximate search if they prove themselves."""
     write_sparse(folder / SPARSE, data.passages, CEILING, data.vocabulary)
+    add_lists(folder / SPARSE)
+
+
+def build_winnow_lists(data: Dataset, folder: Path) -> None:
+    """Likewise, with lists whatever they miss."""
+    write_sparse(folder / SPARSE, data.passages, CEILING, data.vocabulary)
+    sparse = open_winnow(folder)
+    write_seismic(folder / SEISMIC, sparse.forward, sparse.starts, sparse.postings)
 
 
 def open_winnow(folder: Path) -> Sparse:
-    """Map what `build_winnow` wrote."""
+    """Map what was built."""
     return Sparse(folder / SPARSE)
 
 
