@@ -75,7 +75,7 @@ def _warm_sparse(mask: NDArray[np.bool_]) -> None:
     forward.pack_rows(offsets, np.zeros(1, np.uint16), np.ones(1, np.uint16), rows)
     forward.move_rows(rows, mask, rank, rows, 0)
     forward.frequencies(rows, mask, np.zeros(forward.TABLE, np.int64))
-    forward.lengths(rows)
+    forward.lengths(rows, row)
     forward.unpack(rows, row, offsets)
     starts, listed = np.zeros((1, 2), np.int64), np.zeros(1, np.uint32)
     impacts.count_postings(rows, starts)

@@ -86,12 +86,11 @@ def move_rows(
 
 
 @njit(nogil=True, cache=True)
-def lengths(forward: Forward) -> NDArray[np.int64]:
-    """Number of components of every row."""
-    rows = len(forward.tail_starts) - 1
-    found = np.empty(rows, np.int64)
-    for row in range(rows):
-        found[row] = length_of(forward, row)
+def lengths(forward: Forward, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number of components of some rows."""
+    found = np.empty(len(rows), np.int64)
+    for i in range(len(rows)):
+        found[i] = length_of(forward, rows[i])
     return found
 
 

@@ -217,7 +217,7 @@ class Sparse:
     def _unpacked(
         self, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint16]]:
-        offsets = _running(lengths(self.forward)[rows] if len(rows) else np.empty(0, np.int64))
+        offsets = _running(lengths(self.forward, rows))
         ranks, codes = unpack(self.forward, rows, offsets)
         return offsets, self.terms[ranks], codes
 
@@ -231,7 +231,7 @@ def merge_sparse(path: Path, parts: Sequence[tuple[Sparse, NDArray[np.bool_]]]) 
         frequencies(part.forward, keep, found)
         counts[part.terms] += found[: len(part.terms)]
     ranks, terms = _ranking(counts)
-    sizes = np.concatenate([lengths(part.forward)[keep] for part, keep in parts])
+    sizes = np.concatenate([lengths(part.forward, np.flatnonzero(keep)) for part, keep in parts])
     arrays = _create(path, sizes, ranks, terms, first.ceiling, _merged_pieces(parts))
     row = 0
     for part, keep in parts:
