@@ -85,10 +85,6 @@ def test_exact_searches_agree_with_the_truth(drawn: Dataset, tmp_path: Path):
 
 
 def test_rivals_agree_with_the_truth(drawn: Dataset, tmp_path: Path):
-    try:
-        rivals.check_installed()
-    except ImportError as missing:
-        pytest.skip(str(missing))
     build_seismic(drawn, SeismicBuild(3500, 0.1, 0.4, 1.5), tmp_path)
     everything = SeismicKnobs(cut=200, heap_factor=0.0)
     engines = [Seismic(SeismicIndexOpened(drawn, tmp_path), everything), KannoloFlat(drawn)]
