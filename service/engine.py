@@ -37,7 +37,11 @@ NAMED: Mapping[str, Pipeline] = {
         Group(),
     ),
     "sparse_hybrid": (
-        Fuse(inputs=((Bm25(k=300),), (Sparse(k=300),), (Dense(k=300),)), unit="document"),
+        Fuse(
+            inputs=((Bm25(k=300),), (Sparse(k=300),), (Dense(k=300),)),
+            weights=(0.2, 0.2, 0.6),
+            unit="document",
+        ),
         Group(),
     ),
 }
