@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from indexer.segment.arrays import CorruptFile, open_arrays, write_arrays
+from indexer.segment.arrays import CorruptFile, create_arrays, open_arrays, write_arrays
 
 
 @pytest.fixture
@@ -76,3 +76,17 @@ def test_a_flipped_byte_in_header_table_or_footer_is_found(path, place, what):
     path.write_bytes(raw)
     with pytest.raises(CorruptFile, match=what):
         open_arrays(path)
+
+
+def test_a_file_made_to_be_filled_is_like_one_written_at_once(tmp_path):
+    rows, codes = np.arange(5, dtype=np.int64), np.array([[1, 2], [3, 4]], np.uint16)
+    write_arrays(tmp_path / "written", {"rows": rows, "codes": codes})
+    arrays = create_arrays(tmp_path / "filled", {"rows": (np.int64, (5,)), "codes": (np.uint16, (2, 2))})
+    assert not arrays["codes"].any()
+    arrays["rows"][:], arrays["codes"][:] = rows, codes
+    assert (tmp_path / "filled").read_bytes() == (tmp_path / "written").read_bytes()
+
+
+def test_a_file_for_which_there_is_no_room_is_an_error_before_it_is_filled(tmp_path):
+    with pytest.raises(OSError, match=r"large|space"):
+        create_arrays(tmp_path / "huge", {"rows": (np.uint8, (1 << 60,))})
