@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,14 +134,17 @@ class Spinner:
 def progress(
     engines: Mapping[str, Engine], questions: Questions, k: int, rounds: int, seconds: float = 0.5
 ) -> dict[str, Progress]:
-    """What another thread does beside each engine, asked without pause; the best of the rounds, by turns."""
-    idle, found = 0.0, dict.fromkeys(engines, Progress(0.0, np.inf, 0.0))
+    """What another thread does beside each engine, asked without pause, and right before beside sleep.
+
+    Of the rounds the one whose share is the median.
+    """
+    found: dict[str, list[Progress]] = {name: [] for name in engines}
     for _ in range(rounds):
-        idle = max(idle, _beside(None, questions, k, seconds).share)
         for name, engine in engines.items():
+            idle = _beside(None, questions, k, seconds)
             seen = _beside(engine, questions, k, seconds)
-            found[name] = max(found[name], seen, key=lambda one: one.share)
-    return {name: Progress(one.share / idle, one.stall_ms, one.answered) for name, one in found.items()}
+            found[name].append(replace(seen, share=seen.share / idle.share))
+    return {name: sorted(each, key=lambda one: one.share)[len(each) // 2] for name, each in found.items()}
 
 
 def _beside(engine: Engine | None, questions: Questions, k: int, seconds: float) -> Progress:
