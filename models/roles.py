@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-Role = Literal["dense", "sparse", "quality"]
+Role = Literal["dense", "sparse", "late", "quality"]
 """What a net is for; under this word its fingerprint stands in a manifest."""
 
 
@@ -40,6 +40,10 @@ def load(cache: Path, role: Role, name: str) -> Loaded:
         from models.sparse import SparseEncoder
 
         return SparseEncoder.load(name, cache=cache)
+    if role == "late":
+        from models.late import LateEncoder
+
+        return LateEncoder.load(name, cache=cache)
     if role == "quality":
         from models.quality import load_quality
 

