@@ -50,6 +50,10 @@ class Dense:
         scores: NDArray[np.float32] = dot_rows(self.vectors, self._query(query), np.array(rows, np.int64))
         return scores
 
+    def rows_as_float(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of some rows as they are scored, float32 [n, dim], in the order given."""
+        return (self.vectors[rows].astype(np.uint32) << 16).view(np.float32)
+
     def _query(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         if query.shape != (self.dim,):
             raise ValueError(f"a query vector of shape {query.shape} for passages of {self.dim} dimensions")

@@ -36,6 +36,13 @@ def test_only_allowed_rows_of_the_block_are_scored(tmp_path):
     assert segment.search(query, 5, np.zeros(5, np.bool_))[0].tolist() == []
 
 
+def test_vectors_of_rows_are_read_as_they_are_scored(tmp_path):
+    segment = dense(tmp_path / "d", [[1, 0], [0.1, -2], [3, 4]])
+    assert segment.rows_as_float(np.array([2, 0, 2])).tolist() == [[3, 4], [1, 0], [3, 4]]
+    assert segment.rows_as_float(np.array([1]))[0].tolist() == pytest.approx([0.1, -2], rel=2**-8)
+    assert segment.rows_as_float(np.array([], np.int64)).shape == (0, 2)
+
+
 def test_a_query_of_another_size_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"shape \(3,\) for passages of 2 dimensions"):
         dense(tmp_path / "d", [[1, 0]]).search(np.ones(3, np.float32), 1)
