@@ -64,6 +64,25 @@ class SparseEncoder(Encoder, Protocol):
         ...
 
 
+class LateEncoder(Encoder, Protocol):
+    """What the indexer asks of `models.late.LateEncoder`."""
+
+    @property
+    def dim(self) -> int:
+        """How long its vectors are."""
+        ...
+
+    def encode(
+        self, texts: Sequence[str], *, progress: Callable[[int], None] | None = ...
+    ) -> list[NDArray[np.float32]]:
+        """Return float32[rows, dim] for each text; `progress` hears of every few texts how many they are."""
+        ...
+
+    def pieces(self, texts: Sequence[str]) -> Sequence[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        """Return for each text which vocabulary entry a row stands for, and which of its characters."""
+        ...
+
+
 class Scorer(Loaded, Protocol):
     """What the indexer asks of the scorers in `models.quality`."""
 
@@ -82,15 +101,17 @@ class CollectionEncoders:
 
     dense: DenseEncoder | None = None
     sparse: SparseEncoder | None = None
+    late: LateEncoder | None = None
     quality: Scorer | None = None
 
     def encoders(self) -> list[Encoder]:
         """Those that read passages."""
-        return [encoder for encoder in (self.dense, self.sparse) if encoder is not None]
+        nets: tuple[Encoder | None, ...] = (self.dense, self.sparse, self.late)
+        return [encoder for encoder in nets if encoder is not None]
 
     def fingerprints(self) -> dict[str, str]:
         """Role -> fingerprint."""
-        nets = {"dense": self.dense, "sparse": self.sparse, "quality": self.quality}
+        nets = {"dense": self.dense, "sparse": self.sparse, "late": self.late, "quality": self.quality}
         return {role: net.fingerprint for role, net in nets.items() if net is not None}
 
 
@@ -112,6 +133,7 @@ class Encoders:
         return CollectionEncoders(
             cast(DenseEncoder | None, get("dense", names.get("dense"))),
             cast(SparseEncoder | None, get("sparse", names.get("sparse"))),
+            cast(LateEncoder | None, get("late", names.get("late"))),
             cast(Scorer | None, get("quality", schema.sparse_quality if judged else None)),
         )
 

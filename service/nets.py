@@ -59,6 +59,18 @@ class SparseEncoder(Loaded, Protocol):
         ...
 
 
+class LateEncoder(Loaded, Protocol):
+    """What the service asks of `models.late.LateEncoder` beside what a batcher does."""
+
+    def pieces(self, texts: Sequence[str], kind: Kind) -> Sequence[tuple[NDArray[np.int32], Any]]:
+        """Of each text the vocabulary entry that each of its vectors stands for, first."""
+        ...
+
+    def words(self, ids: NDArray[np.int32]) -> list[str]:
+        """Vocabulary entries as a reader knows them."""
+        ...
+
+
 class SparseNet:
     """A sparse encoder as a batcher wants it: a forward gives an array of vectors, one an element."""
 
@@ -84,7 +96,7 @@ class Running(NamedTuple):
 
 
 class Nets:
-    """Dense and sparse encoders by name."""
+    """Encoders by role and name."""
 
     def __init__(
         self, settings: Settings, workers: Workers, load: Load, metrics: Metrics | None = None
@@ -109,6 +121,12 @@ class Nets:
         made: Csr = await _encode(running.batcher, query)
         return cast(SparseEncoder, running.net).finish(made, "query").row(0)
 
+    async def query_tokens(self, encoder: str, fingerprint: str | None, query: str) -> NDArray[np.float32]:
+        """The token vectors of one question, encoded together with what others ask just now: [tokens, dim]."""
+        running = await self.get("late", encoder, fingerprint)
+        vectors: NDArray[np.float32] = await _encode(running.batcher, query)
+        return vectors
+
     async def pieces(self, encoder: str, fingerprint: str | None) -> Pieces:
         """How a sparse encoder cuts texts into word pieces. No net runs for it."""
         return cast(SparseEncoder, (await self.get("sparse", encoder, fingerprint)).net).pieces
@@ -120,6 +138,15 @@ class Nets:
     def words(self, encoder: str, terms: NDArray[np.int32]) -> list[str]:
         """Vocabulary entries of a sparse encoder that is loaded, as a reader knows them."""
         return self._loaded_sparse(encoder).words(terms)
+
+    def question_tokens(self, encoder: str, query: str) -> list[str]:
+        """What each token vector of a question stands for, by a late-interaction encoder that is loaded."""
+        net = self._loaded_late(encoder)
+        return net.words(net.pieces([query], "query")[0][0])
+
+    def token_words(self, encoder: str, ids: NDArray[np.int32]) -> list[str]:
+        """Vocabulary entries of a late-interaction encoder that is loaded, as a reader knows them."""
+        return self._loaded_late(encoder).words(ids)
 
     async def get(self, role: Role, name: str, fingerprint: str | None) -> Running:
         """The encoder `name`, loaded. EncoderError if it cannot be had, or is not `fingerprint`."""
@@ -152,6 +179,9 @@ class Nets:
             task.cancel()
         for batcher in self.batchers():
             await batcher.close()
+
+    def _loaded_late(self, name: str) -> LateEncoder:
+        return cast(LateEncoder, self._tasks["late", name].result().net)
 
     def _loaded_sparse(self, name: str) -> SparseEncoder:
         return cast(SparseEncoder, self._tasks["sparse", name].result().net)

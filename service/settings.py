@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     sparse_encoder: str = Field(
         DEFAULT_SPARSE_ENCODER, description="Sparse encoder of collections that name none."
     )
+    late_encoder: str = Field(
+        DEFAULT_ENCODER, description="Encoder of late interaction of collections that name none."
+    )
     encoders: tuple[str, ...] = Field((), description="Further nets that a collection may name.")
     idf_tables: dict[str, Path] = Field({}, description="Tables of idf weights that a collection may name.")
     pipelines: dict[str, list[dict[str, Any]]] = Field(
@@ -69,7 +72,11 @@ class Settings(BaseSettings):
 
     def default_encoders(self) -> dict[str, str]:
         """What collections that name none get, by field of their schema."""
-        return {"encoder": self.encoder, "sparse_encoder": self.sparse_encoder}
+        return {
+            "encoder": self.encoder,
+            "sparse_encoder": self.sparse_encoder,
+            "late_encoder": self.late_encoder,
+        }
 
     def names(self) -> dict[str, list[str]]:
         """What the fields of a collection's schema may name."""

@@ -88,6 +88,16 @@ class Term(TypedDict):
     score: float
 
 
+class Match(TypedDict):
+    """A token of the question and the passage's tokens that met it best: those that one vector stands for, and
+    the cosine of the two vectors. A late-interaction score is the mean of these cosines.
+    """
+
+    query_token: str
+    passage_tokens: list[str]
+    similarity: float
+
+
 class Nets(Protocol):
     """Where a stage has a question encoded.
 
@@ -103,6 +113,10 @@ class Nets(Protocol):
         """Vocabulary entries and their weights, by the sparse encoder of this name."""
         ...
 
+    async def query_tokens(self, encoder: str, fingerprint: str | None, query: str) -> Scores:
+        """float32 [tokens, dim], unit length, by the late-interaction encoder of this name."""
+        ...
+
     async def pieces(self, encoder: str, fingerprint: str | None) -> Pieces:
         """How the sparse encoder of this name cuts texts into word pieces."""
         ...
@@ -116,6 +130,14 @@ class Nets(Protocol):
 
     def words(self, encoder: str, terms: NDArray[np.int32]) -> list[str]:
         """Vocabulary entries of a sparse encoder that has been asked for, as a reader knows them."""
+        ...
+
+    def question_tokens(self, encoder: str, query: str) -> list[str]:
+        """What each token vector of a question stands for, by a late-interaction encoder that was asked."""
+        ...
+
+    def token_words(self, encoder: str, ids: NDArray[np.int32]) -> list[str]:
+        """Vocabulary entries of a late-interaction encoder that has been asked for."""
         ...
 
 
