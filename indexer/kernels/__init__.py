@@ -14,6 +14,7 @@ from indexer.kernels.terms import Asked
 ENTRIES = (
     bm25.search,
     bm25.contributions,
+    bm25.scores_of,
     bm25.live_frequencies,
     dense.dot_rows,
     dense.top_rows,
@@ -49,6 +50,7 @@ def warm() -> None:
     terms, weights = np.zeros(1, np.int64), np.ones(1, np.float32)
     bm25.search(*lists, weights, terms, weights, 1.0, 2.0, 1, mask)
     bm25.contributions(*lists, weights, terms, weights, 1.0, 2.0, 0)
+    bm25.scores_of(*lists, weights, terms, weights, 1.0, 2.0, terms)
     bm25.live_frequencies(starts, rows, terms, mask)
     vectors = np.zeros((1, 1), np.uint16)
     dense.top_rows(vectors, weights, 1, mask, 0, 1)

@@ -185,6 +185,38 @@ def contributions(
     return parts
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def scores_of(
+    starts: NDArray[np.int64],
+    rows: NDArray[np.uint32],
+    tf: NDArray[np.uint16],
+    title_tf: NDArray[np.uint8],
+    norms: NDArray[np.float32],
+    terms: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    title_boost: Real,
+    ceiling: Real,
+    wanted: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Scores of the wanted rows, those that `search` gives, 0 for a row that holds no term.
+
+    Rows may come in any order and more than once; ascending ones are found soonest.
+    """
+    scorer = Scorer(rows, tf, title_tf, norms, title_boost, ceiling)
+    sums = np.zeros(len(wanted), np.float32)
+    for i in range(len(terms)):
+        if terms[i] >= 0:
+            begin, end = starts[terms[i]], starts[terms[i] + 1]
+            p = begin
+            for j in range(len(wanted)):
+                if j > 0 and wanted[j] < wanted[j - 1]:
+                    p = begin
+                p = _gallop(rows, p, end, wanted[j])
+                if p < end and rows[p] == wanted[j]:
+                    sums[j] += _part(scorer, p, weights[i])
+    return sums
+
+
 @njit(nogil=True, cache=True)
 def live_frequencies(
     starts: NDArray[np.int64], rows: NDArray[np.uint32], terms: NDArray[np.int64], dead: NDArray[np.bool_]
@@ -273,3 +305,13 @@ def _first_from(rows: NDArray[np.uint32], begin: Int, end: Int, bound: Int) -> I
         else:
             end = middle
     return begin
+
+
+@njit(nogil=True, cache=True)
+def _gallop(rows: NDArray[np.uint32], begin: Int, end: Int, bound: Int) -> Int:
+    """The same in steps that double, for a bound that is likely near (Bentley and Yao, 1976)."""
+    step = 1
+    while begin + step < end and rows[begin + step] < bound:
+        begin += step
+        step *= 2
+    return _first_from(rows, begin, min(end, begin + step), bound)

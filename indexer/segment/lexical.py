@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.kernels.bm25 import contributions, live_frequencies, search
+from indexer.kernels.bm25 import contributions, live_frequencies, scores_of, search
 from indexer.kernels.postings import move
 from indexer.segment.arrays import Arrays, open_arrays, write_arrays
 from indexer.segment.dictionary import Dictionary, write_dictionary
@@ -107,6 +107,26 @@ class Lexical:
             _EVERY if allowed is None else allowed,
         )
         return best
+
+    def scores(
+        self,
+        terms: NDArray[np.int64],
+        weights: NDArray[np.float32],
+        k1: float,
+        b: float,
+        title_boost: float,
+        average_length: float,
+        rows: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """float32 [rows]: what `search` gives to these rows, to the bit; 0 for a row that holds no term.
+
+        Rows may come in any order and more than once; ascending ones are found soonest.
+        """
+        norms = self.norms(k1, b, title_boost, average_length)
+        found: NDArray[np.float32] = scores_of(
+            self._starts, *self._postings, norms, terms, weights, float(title_boost), ceiling(weights), rows
+        )
+        return found
 
     def explain(
         self,

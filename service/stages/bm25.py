@@ -20,7 +20,7 @@ from indexer.segment.manifest import Component
 from service.limits import Limit
 from service.snapshot import Snapshot
 from service.stages.retrieved import retrieved
-from service.types import Hits, Search, Seqs, Stage, Term
+from service.types import Hits, Scores, Search, Seqs, Stage, Term
 
 _OWN = "The collection's by default; of no effect on `full` syntax."
 
@@ -38,6 +38,8 @@ class Bm25(Stage):
 
     starts: ClassVar[bool] = True
     needs: ClassVar[Component | None] = "bm25"
+    floor: ClassVar[float | None] = 0.0
+    scores_any: ClassVar[bool] = True
 
     stage: Literal["bm25"] = "bm25"
     k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(1000, description="Hits found.")
@@ -51,6 +53,11 @@ class Bm25(Stage):
     async def __call__(self, search: Search, hits: Hits) -> Hits:
         """Search every part of the snapshot in one thread."""
         return await search.in_thread(self._full if self.query_syntax == "full" else self._plain, search)
+
+    async def score(self, search: Search, seqs: Seqs) -> Scores:
+        """float32 [seqs]: what each of these passages scores, 0 where it matches nothing."""
+        work = self._score_full if self.query_syntax == "full" else self._score_plain
+        return await search.in_thread(work, search, seqs)
 
     def explain(self, search: Search, seqs: Seqs) -> list[list[Term]]:
         """What each matching term gave to each passage's score, most first."""
@@ -78,6 +85,26 @@ class Bm25(Stage):
         if index is None:
             return retrieved(self.stage, [], self.k)
         return retrieved(self.stage, [index.search(search.query, self.k, search.may_find)], self.k)
+
+    def _score_plain(self, search: Search, seqs: Seqs) -> Scores:
+        question = self._question(search.snapshot, search.query)
+        scores, (numbers, rows) = np.zeros(len(seqs), np.float32), search.snapshot.locate(seqs)
+        for number in np.unique(numbers).tolist():
+            search.check_time()
+            lexical, inside = search.snapshot.parts[number].lexical, numbers == number
+            terms = lexical.lookup(question.terms)
+            scores[inside] = lexical.scores(terms, question.weights, *question.parameters, rows[inside])
+        return scores
+
+    def _score_full(self, search: Search, seqs: Seqs) -> Scores:
+        scores, index = np.zeros(len(seqs), np.float32), search.snapshot.fulltext()
+        if index is not None and len(seqs) > 0:
+            wanted, place = np.unique(seqs, return_inverse=True)
+            found, given = index.search(search.query, len(wanted), lambda some: np.isin(some, wanted))
+            of_wanted = np.zeros(len(wanted), np.float32)
+            of_wanted[np.searchsorted(wanted, found)] = given
+            scores = of_wanted[place]
+        return scores
 
     def _question(self, snapshot: Snapshot, query: str) -> Question:
         counts = Counter(snapshot.analyzer.analyze(query))

@@ -23,6 +23,7 @@ def _use_lexical(path):
         segment.search(terms, weights, 1.2, 0.75, 1, 2, 10, allowed)
         segment.live_df(terms, allowed)
     segment.explain(terms, weights, 1.2, 0.75, 1, 2, 0)
+    segment.scores(terms, weights, 1.2, 0.75, 1, 2, np.array([1, 0]))
     merge_lexical(path / "lm", [(segment, mask)])
 
 

@@ -108,6 +108,41 @@ def test_an_explanation_adds_up_to_the_score(tmp_path):
     assert all(part[2] == 0 for part in parts)
 
 
+def scores_of(segment, terms, weights, rows, **changes):
+    numbers, heavy = segment.lookup(terms), np.array(weights, np.float32)
+    return segment.scores(numbers, heavy, **(PARAMETERS | changes), rows=np.array(rows, np.int64)).tolist()
+
+
+def test_rows_that_are_asked_for_score_as_if_found(tmp_path):
+    segment = lexical(tmp_path / "l", [["a", "a", "a", "b"], ["c"], ["b"]])
+    a = 2 * 3 / 5.1  # as above
+    b = 1 / (1 + 1.2 * (1 - 0.75 + 0.75 / 2))
+    assert scores_of(segment, ["a", "b"], [2, 1], [2, 1]) == pytest.approx([b, 0], rel=1e-6)
+    assert scores_of(segment, ["z", "a"], [5, 2], [0, 2, 0]) == pytest.approx([a, 0, a], rel=1e-6)
+    assert scores_of(segment, [], [], [0, 1]) == [0, 0]
+    assert scores_of(segment, ["a"], [1], []) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(passages, st.sets(st.sampled_from("abcdefgz")), st.sampled_from([0.0, 1.0, 2.5]), st.data())
+def test_rows_in_any_order_score_what_search_gives_them(tmp_path_factory, rows, terms, boost, data):
+    bodies, titles = [list(x) for x in zip(*rows, strict=True)]
+    weights = data.draw(st.lists(st.floats(1 / 64, 12, width=32), min_size=len(terms), max_size=len(terms)))
+    wanted = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=40))
+    segment = lexical(tmp_path_factory.mktemp("l") / "l", bodies, titles)
+    found = dict(zip(*search(segment, sorted(terms), weights, k=len(rows), title_boost=boost), strict=True))
+    given_scores = scores_of(segment, sorted(terms), weights, wanted, title_boost=boost)
+    assert given_scores == [found.get(row, 0) for row in wanted]
+
+
+def test_far_apart_rows_of_long_lists_are_found(tmp_path):
+    held = np.random.default_rng(0).random(5000) < 0.3
+    segment = lexical(tmp_path / "l", [["a"] if each else ["b"] for each in held])
+    for step in (1, 2, 7, 100, 4999):
+        wanted = np.arange(0, 5000, step)
+        assert (np.array(scores_of(segment, ["a"], [1], wanted)) > 0).tolist() == held[wanted].tolist()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     passages,
