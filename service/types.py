@@ -207,7 +207,6 @@ class Stage(BaseModel):
     _whole_numbers = model_validator(mode="before")(whole_numbers)
 
     starts: ClassVar[bool] = False  # finds hits itself, so it comes first and only first
-    needs: ClassVar[Component | None] = None
 
     stage: str
     budget_ms: int | None = Field(None, ge=1, description="Time this stage may take, within the search's.")
@@ -215,3 +214,25 @@ class Stage(BaseModel):
     @abstractmethod
     async def __call__(self, search: Search, hits: Hits) -> Hits:
         """Hits from hits; a stage that starts a pipeline ignores those it is given."""
+
+    @property
+    def needs(self) -> Component | None:
+        """The component of the collection that this stage reads; most declare it as a ClassVar."""
+        return None
+
+    @property
+    def floor(self) -> float | None:
+        """The lowest score that this stage can give to any passage; None where none is known."""
+        return None
+
+    @property
+    def scores_any(self) -> bool:
+        """Whether `score` is there, for this stage as it is set."""
+        return False
+
+    async def score(self, search: Search, seqs: Seqs) -> Scores:
+        """This stage's scores of allowed passages, in their order, whether it would have found them or not.
+
+        The same bits as in the hits it finds. StageError as of a run; TypeError unless `scores_any`.
+        """
+        raise TypeError(f"stage {self.stage!r} cannot score what it did not find")
