@@ -2,21 +2,19 @@
 
 Every allowed passage is scored, so nothing is missed and a filter costs nothing in quality. The scan runs
 in one worker thread, in blocks short enough to notice a deadline; a score does not depend on where a block
-ends.
+ends, nor on whether a passage is found or looked up.
 """
 
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from indexer.segment.manifest import Component
 from service.limits import Limit
+from service.stages.lookup import BLOCK_ROWS, scored
 from service.stages.retrieved import retrieved
-from service.types import Hits, Search, Stage
-
-BLOCK_ROWS = 32_768
+from service.types import Hits, Scores, Search, Seqs, Stage
 
 
 class Dense(Stage):
@@ -24,6 +22,8 @@ class Dense(Stage):
 
     starts: ClassVar[bool] = True
     needs: ClassVar[Component | None] = "dense"
+    floor: ClassVar[float | None] = -1.0
+    scores_any: ClassVar[bool] = True
 
     stage: Literal["dense"] = "dense"
     k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(1000, description="Hits found.")
@@ -32,17 +32,37 @@ class Dense(Stage):
         """Encode the question, then scan."""
         if not search.snapshot.parts:
             return retrieved(self.stage, [], self.k)
+        vector = await question_vector(search)
+        return await search.in_thread(scan, search, vector, self.k, self.stage)
+
+    async def score(self, search: Search, seqs: Seqs) -> Scores:
+        """float32 [seqs]: the cosine of the question and each of these passages."""
+        if not len(seqs):
+            return np.empty(0, np.float32)
+        vector = await question_vector(search)
+        return await search.in_thread(
+            scored, search, seqs, lambda part, rows: part.dense.scores(vector, rows)
+        )
+
+
+async def question_vector(search: Search) -> Scores:
+    """The question's vector, float32 [dim] of unit length: encoded by the first stage of a search to ask."""
+    vector: Scores | None = search.questions.get("dense")
+    if vector is None:
         manifest = search.snapshot.manifest
         fingerprint = manifest.fingerprints.get("dense")
         async with search.in_time():
             vector = await search.nets.query_vector(manifest.schema_.encoder, fingerprint, search.query)
-        return await search.in_thread(self._scan, search, vector)
+        search.questions["dense"] = vector
+    return vector
 
-    def _scan(self, search: Search, query: NDArray[np.float32]) -> Hits:
-        found = []
-        for part, allowed in zip(search.snapshot.parts, search.allowed, strict=True):
-            for begin in range(0, part.segment.rows, BLOCK_ROWS):
-                search.check_time()
-                rows, scores = part.dense.search(query, self.k, allowed, begin, begin + BLOCK_ROWS)
-                found.append((part.segment.store.seqs[rows], scores))
-        return retrieved(self.stage, found, self.k)
+
+def scan(search: Search, vector: Scores, k: int, name: str) -> Hits:
+    """The k passages of the largest products with `vector`, raw scores by `name`; for a worker thread."""
+    found = []
+    for part, allowed in zip(search.snapshot.parts, search.allowed, strict=True):
+        for begin in range(0, part.segment.rows, BLOCK_ROWS):
+            search.check_time()
+            rows, scores = part.dense.search(vector, k, allowed, begin, begin + BLOCK_ROWS)
+            found.append((part.segment.store.seqs[rows], scores))
+    return retrieved(name, found, k)

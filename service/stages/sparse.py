@@ -20,6 +20,7 @@ from models.idf import idf_query
 from service.errors import EncoderError
 from service.idf import IDF
 from service.limits import Limit
+from service.stages.lookup import scored
 from service.stages.retrieved import retrieved
 from service.types import Hits, Scores, Search, Seqs, Stage, Term, Terms
 
@@ -31,6 +32,8 @@ class Sparse(Stage):
 
     starts: ClassVar[bool] = True
     needs: ClassVar[Component | None] = "sparse"
+    floor: ClassVar[float | None] = 0.0
+    scores_any: ClassVar[bool] = True
 
     stage: Literal["sparse"] = "sparse"
     k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(1000, description="Hits found.")
@@ -53,9 +56,15 @@ class Sparse(Stage):
         """Have the question encoded if it must be, then search every part of the snapshot in one thread."""
         if not search.snapshot.parts:
             return retrieved(self.stage, [], self.k)
-        async with search.in_time():
-            weighed = await _reader(search)
-        return await search.in_thread(self._search, search, weighed)
+        read = await reader(search)
+        return await search.in_thread(lambda: look(search, read(), self.k, self._plan(), self.stage))
+
+    async def score(self, search: Search, seqs: Seqs) -> Scores:
+        """float32 [seqs]: the products of weights of the question and each passage, 0 where none match."""
+        if not len(seqs):
+            return np.empty(0, np.float32)
+        read = await reader(search)
+        return await search.in_thread(self._score, search, seqs, read)
 
     def explain(self, search: Search, seqs: Seqs) -> list[list[Term]]:
         """What each matching term gave to each passage's score, most first."""
@@ -69,24 +78,43 @@ class Sparse(Stage):
             for part, row in zip(parts.tolist(), rows.tolist(), strict=True)
         ]
 
-    def _search(self, search: Search, weighed: Callable[[], Terms]) -> Hits:
-        asked, plan = _asked(search, weighed()), self._plan()
-        search.questions[self.stage] = asked
-        found, best = [], np.empty(0, np.float32)
-        for part, allowed in zip(search.snapshot.parts, search.allowed, strict=True):
-            search.check_time()
-            floor = float(best[-1]) if len(best) == self.k else 0.0
-            rows, scores = part.sparse.search(asked, self.k, allowed, plan, floor)
-            found.append((part.segment.store.seqs[rows], scores))
-            best = -np.sort(-np.concatenate([best, scores]))[: self.k]
-        return retrieved(self.stage, found, self.k)
+    def _score(self, search: Search, seqs: Seqs, read: Callable[[], Question]) -> Scores:
+        asked = read()
+        return scored(search, seqs, lambda part, rows: part.sparse.scores(asked, rows))
 
     def _plan(self) -> Plan:
         knobs = self.model_dump(include={"query_cut", "heap_factor", "dismissal"}, exclude_none=True)
         return Plan(self.strategy, **knobs)
 
 
-async def _reader(search: Search) -> Callable[[], Terms]:
+async def reader(search: Search) -> Callable[[], Question]:
+    """What gives the question as it is searched, in a worker thread; encoded by the first stage to ask."""
+    known: Question | None = search.questions.get("sparse")
+    if known is not None:
+        return lambda: known
+    async with search.in_time():
+        weighed = await _weigher(search)
+
+    def read() -> Question:
+        asked = search.questions["sparse"] = in_units(search, weighed())
+        return asked
+
+    return read
+
+
+def look(search: Search, asked: Question, k: int, plan: Plan, name: str) -> Hits:
+    """The k passages that score best by `asked`, raw scores by `name`; for a worker thread."""
+    found, best = [], np.empty(0, np.float32)
+    for part, allowed in zip(search.snapshot.parts, search.allowed, strict=True):
+        search.check_time()
+        floor = float(best[-1]) if len(best) == k else 0.0
+        rows, scores = part.sparse.search(asked, k, allowed, plan, floor)
+        found.append((part.segment.store.seqs[rows], scores))
+        best = -np.sort(-np.concatenate([best, scores]))[:k]
+    return retrieved(name, found, k)
+
+
+async def _weigher(search: Search) -> Callable[[], Terms]:
     """What gives the question's vocabulary entries and weights, in a worker thread and without a net."""
     manifest, nets = search.snapshot.manifest, search.nets
     schema, fingerprint = manifest.schema_, manifest.fingerprints.get("sparse")
@@ -105,7 +133,7 @@ def _idf(search: Search) -> Scores:
     return search.nets.idf_table(schema.sparse_idf, manifest.fingerprints.get(IDF), schema.sparse_encoder)
 
 
-def _asked(search: Search, terms: Terms) -> Question:
+def in_units(search: Search, terms: Terms) -> Question:
     """The question in the units of the collection's vectors, which are those of the encoder."""
     try:
         return question(*terms, search.snapshot.parts[0].sparse.step)

@@ -1,0 +1,56 @@
+"""What is looked up of passages that others found: their scores, and the passages of their documents."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.snapshot import Part
+from service.types import Scores, Search, Seqs
+
+BLOCK_ROWS = 32_768
+
+Rows = NDArray[np.int64]
+Places = NDArray[np.intp]
+
+
+def by_part(search: Search, seqs: Seqs) -> Iterator[tuple[Part, Places, Rows]]:
+    """Every part that has some of these passages, with their places among `seqs` and their rows in it.
+
+    For worker threads, in blocks short enough to notice a deadline: DeadlineError before the next.
+    """
+    parts, rows = search.snapshot.locate(seqs)
+    for number in np.unique(parts).tolist():
+        inside = np.flatnonzero(parts == number)
+        for begin in range(0, len(inside), BLOCK_ROWS):
+            search.check_time()
+            places = inside[begin : begin + BLOCK_ROWS]
+            yield search.snapshot.parts[number], places, rows[places]
+
+
+def scored(search: Search, seqs: Seqs, score: Callable[[Part, Rows], Scores]) -> Scores:
+    """float32 [seqs]: what `score` gives to the rows of each part."""
+    scores = np.empty(len(seqs), np.float32)
+    for part, places, rows in by_part(search, seqs):
+        scores[places] = score(part, rows)
+    return scores
+
+
+def siblings(search: Search, seqs: Seqs) -> tuple[Seqs, Places]:
+    """Every allowed passage of the documents of `seqs`, and the place in `seqs` that each is there for.
+
+    Ordered by this place, then by passage.
+    """
+    found, owners = [np.empty(0, np.int64)], [np.empty(0, np.intp)]
+    for part, places, rows in by_part(search, seqs):
+        store = part.segment.store
+        documents = store.document_of_row[rows].astype(np.int64)
+        begins = store.first_row[documents]
+        sizes = store.first_row[documents + 1] - begins
+        ends = np.cumsum(sizes)
+        found.append(store.seqs[np.arange(ends[-1]) + np.repeat(begins - ends + sizes, sizes)])
+        owners.append(np.repeat(places, sizes))
+    every, owner = np.concatenate(found), np.concatenate(owners)
+    order = np.lexsort((every, owner))
+    order = order[search.may_find(every[order])]
+    return every[order], owner[order]
