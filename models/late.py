@@ -1,0 +1,147 @@
+"""Texts to token vectors: a float32 vector of unit length for every token that counts.
+
+Late interaction (Khattab & Zaharia 2020, arXiv 2004.12832) compares every token of a question with every
+token of a passage and adds up the best matches, so passages keep a vector a token. `models.late_folder`
+reads from the folder which net that is; the default is none that was trained for it: the token states of
+a dense encoder, which rank well already.
+
+Punctuation of passages gets no vector (nothing that is asked is found by a comma), questions keep all.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Encoding
+
+from models import Kind
+from models.late_folder import Opened, open_folder
+from models.late_layout import UNSEEN, Pieces
+from models.load import DEFAULT_DENSE, Weights, resolve
+from models.packing import pack
+from models.precision import DType, prepared
+from models.tokens import copied, padded, spans
+
+log = logging.getLogger(__name__)
+
+BUDGET = 2048
+"""Padded tokens per forward: enough to fill the cores, little enough to stay in their caches."""
+
+
+class LateEncoder:
+    """An encoder of tokens on one device; its methods may be called from any thread.
+
+    `dim` is the length of its vectors; `max_tokens` cuts passages (questions may be cut shorter).
+    `fingerprint` covers weights, tokeniser, head, markers, prompts, the filling of questions and which
+    tokens get no vector; `dtype` is a choice of the machine and not part of it, since vectors of either can
+    be compared.
+    """
+
+    def __init__(self, weights: Weights, opened: Opened) -> None:
+        self._body, self._head, self._layouts = opened.body, opened.head, opened.layouts
+        backend, self._pad = opened.tokenizer.backend_tokenizer, opened.tokenizer.pad_token_id or 0
+        self._whole = copied(backend)
+        self._cut = {kind: copied(backend, layout.most) for kind, layout in opened.layouts.items()}
+        self.name = weights.name
+        self.fingerprint = _fingerprint(weights, opened)
+        self.dim = opened.dim
+        self.max_tokens = opened.layouts["document"].most
+        self.dtype = str(opened.body.dtype).removeprefix("torch.")
+
+    @classmethod
+    def load(
+        cls,
+        name: str = DEFAULT_DENSE,
+        *,
+        device: str = "cpu",
+        dtype: DType = "auto",
+        cache: Path | None = None,
+    ) -> Self:
+        """Load the encoder called `name` (see `models.load`); raises WeightsMissing or ValueError.
+
+        `dtype` "auto" is bfloat16 where the device computes in it natively, else float32. With a `cache`
+        directory weights in bfloat16 are converted once and then mapped, instead of at every start.
+        """
+        weights = resolve(name)
+        path, kind = prepared(weights, device, dtype, cache)
+        return cls(weights, open_folder(weights, path, device, kind))
+
+    def tokenize(self, texts: Sequence[str], kind: Kind = "document") -> list[list[int]]:
+        """Tokens per text as the net reads them, cut to its length; never empty.
+
+        `models.late_layout` says how a number tells that a token gets no vector, or is not looked at.
+        """
+        return [laid for _, laid in self._laid(texts, kind)]
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.object_]:
+        """One padded batch through the net: object [texts] of float32 [rows, dim], in the given order.
+
+        A text has a row for each token that gets a vector, at least one, of unit length.
+        """
+        signed, real = padded(tokens, ~self._pad)
+        counted, seen = signed >= 0, real & (signed < UNSEEN)
+        ids = np.where(counted, signed, ~signed) % UNSEEN
+        with torch.inference_mode():
+            device = self._body.device
+            read, looked, kept = (torch.from_numpy(each).to(device) for each in (ids, seen, counted))
+            states = self._body(input_ids=read, attention_mask=looked.long()).last_hidden_state
+            rows: NDArray[np.float32] = self._head(states[kept]).cpu().numpy()
+        found = np.empty(len(tokens), np.object_)
+        ends = np.cumsum([0, *counted.sum(1)])
+        for number, (begin, end) in enumerate(pairwise(ends)):
+            found[number] = rows[begin:end]
+        return found
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        kind: Kind = "document",
+        budget: int = BUDGET,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Tokenise, batch by padded tokens, forward: float32 [rows, dim] a text, in the order of `texts`.
+
+        `progress` is called after each forward with the number of texts it encoded.
+        """
+        tokens = self.tokenize(texts, kind)
+        found = np.empty(len(texts), np.object_)
+        for batch in pack([len(ids) for ids in tokens], budget):
+            found[batch] = self.forward([tokens[position] for position in batch])
+            if progress is not None:
+                progress(len(batch))
+        return list(found)
+
+    def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Character (start, end) of every word piece of each whole text: int64 [pieces, 2], nothing cut."""
+        return spans(self._whole, texts)
+
+    def pieces(self, texts: Sequence[str], kind: Kind = "document") -> list[Pieces]:
+        """What the rows of each text stand for that `forward` gives of its tokens."""
+        layout = self._layouts[kind]
+        return [layout.pieces(encoding, laid) for encoding, laid in self._laid(texts, kind)]
+
+    def words(self, ids: Sequence[int] | NDArray[np.integer]) -> list[str]:
+        """Tokens as a reader would write them ("##s" for a piece that continues a word)."""
+        return [self._whole.decode([int(each)], skip_special_tokens=False) for each in ids]
+
+    def _laid(self, texts: Sequence[str], kind: Kind) -> list[tuple[Encoding, list[int]]]:
+        """Each text as the tokeniser cuts it up, and its signed tokens."""
+        layout = self._layouts[kind]
+        encodings = self._cut[kind].encode_batch([layout.before + text for text in texts])
+        cut = sum(bool(encoding.overflowing) for encoding in encodings) if kind == "query" else 0
+        if cut:
+            log.info("%s cuts %d of %d questions to %d tokens", self.name, cut, len(texts), layout.most)
+        return [(encoding, layout.lay(encoding, self._pad)) for encoding in encodings]
+
+
+def _fingerprint(weights: Weights, opened: Opened) -> str:
+    """Sha256 over the fingerprint of the weights and all that is done to texts, 16 hex digits."""
+    laid = {kind: layout.described() for kind, layout in opened.layouts.items()}
+    return sha256(json.dumps([weights.fingerprint, opened.dim, laid]).encode()).hexdigest()[:16]
