@@ -8,7 +8,7 @@ for a compiler; with NUMBA_CACHE_DIR set by the process, later starts load them.
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.kernels import bm25, dense, find, forward, impacts, postings, seismic, seismic_build
+from indexer.kernels import bm25, dense, find, forward, impacts, maxsim, postings, seismic, seismic_build
 from indexer.kernels.terms import Asked
 
 ENTRIES = (
@@ -29,6 +29,11 @@ ENTRIES = (
     impacts.count_postings,
     impacts.fill_postings,
     impacts.search,
+    maxsim.gather,
+    maxsim.gather_packed,
+    maxsim.bests,
+    maxsim.means,
+    maxsim.pack_residuals,
     postings.move,
     seismic.search,
     seismic_build.histogram,
@@ -58,6 +63,7 @@ def warm() -> None:
     _warm_strings()
     postings.move(*lists, terms, terms, terms.copy(), rows.copy(), tf.copy(), title_tf.copy())
     _warm_sparse(mask)
+    _warm_late(starts, weights)
 
 
 def _warm_strings() -> None:
@@ -92,3 +98,16 @@ def _warm_sparse(mask: NDArray[np.bool_]) -> None:
     space = seismic.Space(table, *(np.zeros(2, np.uint32) for _ in range(5)))
     lists = seismic.Lists(*arrays, 1)
     seismic.search(rows, lists, asked, seismic.Knobs(1, 1.0, 1.0), 1, np.zeros(1, np.uint32), space)
+
+
+def _warm_late(starts: NDArray[np.int64], scales: NDArray[np.float32]) -> None:
+    """One row with one vector of two dimensions, stored both ways."""
+    row, codes, pairs = np.zeros(1, np.int64), np.zeros((1, 2), np.int8), np.zeros((1, 256), np.uint16)
+    packed, centroid = np.zeros((1, 1), np.uint8), np.zeros(1, np.uint16)
+    maxsim.gather(codes, scales, starts, row, codes.copy(), scales.copy())
+    stored = (packed, scales, starts, row, centroid, codes, centroid, pairs)
+    maxsim.gather_packed(*stored, codes.copy(), np.zeros((1, 1), np.uint16), scales.copy())
+    maxsim.means(maxsim.bests(np.zeros((1, 16), np.int32), scales, starts, 1), scales)
+    cutoffs, values = np.zeros(maxsim.CUTOFFS, np.float32), np.zeros(maxsim.CUTOFFS + 1, np.int8)
+    vectors = np.ones((1, 2), np.float32)
+    maxsim.pack_residuals(vectors, centroid, codes, np.float32(1), cutoffs, values, packed, scales.copy())

@@ -1,0 +1,365 @@
+"""Token vectors of a segment: a passage's score is the mean of the question's best matches among its own.
+
+A passage's score is the mean over the question's vectors of the largest similarity to any of the passage's
+(MaxSim: Khattab & Zaharia, "ColBERT", 2020; a mean and not a sum, so that questions of different length
+compare). Similarities are exact integer products of int8 codes times the scales of both vectors; the product
+of matrices is the caller's (`Products`: it needs a library that a reader of an index does not), everything
+around it is `kernels.maxsim`. Scores do not depend on the batch, the order or the segment of the passages.
+
+Passages are ragged and stay so: the vectors of a few thousand tokens are copied together, multiplied and
+reduced while they are in the cache, without padding.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.kernels.maxsim import bests, gather, gather_packed, means
+from indexer.segment.arrays import Arrays, create_arrays, open_arrays, write_arrays
+from indexer.segment.codec import MOST_CENTROIDS, Codebook, Codes, Packed, pairs_of, to_int8, to_residuals
+
+Precision = Literal["int8", "residual4"]
+Passage = tuple[NDArray[np.float32], NDArray[np.int32] | None]
+
+Products = Callable[[NDArray[np.int8], NDArray[np.int8]], NDArray[np.int32]]
+"""Codes int8 [t, dim] and [q, dim] to their exact dot products, int32 [t, q]: `models.maxsim.products`."""
+
+TOGETHER = 4096
+"""Vectors that are multiplied at a time, so that they are still in the cache when they are."""
+
+SIXTEEN = 16
+
+
+class LateQuestion(NamedTuple):
+    """A question's vectors: codes int8 [q or more, dim] and scales float32 [q].
+
+    Codes are filled up with zeros to a multiple of 16 rows, which matrix products are fastest with.
+    """
+
+    codes: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
+
+class Tokens(NamedTuple):
+    """Rows' vectors: codes int8 [t, dim], scales float32 [t], and where each row's begin, int64 [n + 1]."""
+
+    codes: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+
+
+def question(vectors: NDArray[np.float32]) -> LateQuestion:
+    """Make int8 codes of a question's vectors, float32 [q, dim]. ValueError for none, NaN and infinities."""
+    if vectors.ndim != 2 or len(vectors) == 0:
+        raise ValueError(f"a question needs at least one vector, not an array of shape {vectors.shape}")
+    codes, scales = to_int8(vectors)
+    return LateQuestion(np.pad(codes, ((0, -len(codes) % SIXTEEN), (0, 0))), scales)
+
+
+def mean_of_bests(best: NDArray[np.float32], asked: LateQuestion) -> NDArray[np.float32]:
+    """Scores float32 [n] of the best matches float32 [n, q], which `models.maxsim.best_matches` gives.
+
+    Best matches are without the question's scales; minus infinity says that a row has no vectors.
+    """
+    scores: NDArray[np.float32] = means(best, asked.scales)
+    return scores
+
+
+def write_late(
+    path: Path, passages: Iterable[Passage], dim: int, precision: Precision, codebook: Codebook | None = None
+) -> None:
+    """Write one item a row: its vectors float32 [m, dim] and which of them stands for each of its tokens.
+
+    `m` may be 0. Labels, int32 [tokens] below m, or None where every token has its own vector, are kept for
+    explanations. `residual4` needs a codebook, which must not depend on the segment. Vectors are rounded as
+    they come, so that the floats of one passage are held at a time. ValueError for NaN and infinities, for
+    another number of dimensions and for labels that are no vectors.
+    """
+    if (codebook is not None) != (precision == "residual4"):
+        raise ValueError(f"precision {precision} is written {'without' if codebook else 'with'} a codebook")
+
+    def encode(vectors: NDArray[np.float32]) -> Codes | Packed:
+        return to_int8(vectors) if codebook is None else to_residuals(vectors, codebook)
+
+    lengths, labels, parts = [], [], [encode(np.empty((0, dim), np.float32))]
+    for vectors, of_tokens in passages:
+        _check(vectors, of_tokens, dim)
+        lengths.append(len(vectors))
+        labels.append(np.empty(0, np.uint16) if of_tokens is None else of_tokens.astype(np.uint16))
+        parts.append(encode(vectors))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    arrays: Arrays = {
+        "offset": _running(lengths),
+        "label_offset": _running([len(each) for each in labels]),
+        **_books([] if codebook is None else [codebook]),
+        "label": np.concatenate([np.empty(0, np.uint16), *labels]),
+        **dict(zip(_COLUMNS[precision], columns, strict=True)),
+    }
+    write_arrays(path, arrays)
+
+
+class Late:
+    """Reader of a segment's token vectors: `rows` passages with `vectors` vectors of `dim` dimensions."""
+
+    def __init__(self, path: Path) -> None:
+        self._arrays = open_arrays(path)
+        self.precision: Precision = "int8" if "code" in self._arrays else "residual4"
+        self.starts: NDArray[np.int64] = self._arrays["offset"]
+        self.rows, self.vectors = len(self.starts) - 1, len(self._arrays["scale"])
+        self._source = _Int8(self._arrays) if self.precision == "int8" else _Residual4(self._arrays)
+        self.dim = self._source.dim
+
+    @property
+    def bytes(self) -> int:
+        """Size of everything that is stored, labels included."""
+        return sum(array.nbytes for array in self._arrays.values())
+
+    @property
+    def codebooks(self) -> list[Codebook]:
+        """What residual codes stand for: none at int8; more than one where different ones were merged."""
+        return [] if self.precision == "int8" else _read_books(self._arrays)
+
+    def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many vectors some rows have."""
+        sizes: NDArray[np.int64] = self.starts[rows + 1] - self.starts[rows]
+        return sizes
+
+    def tokens(self, rows: NDArray[np.int64]) -> Tokens:
+        """The vectors of some rows, in the order given."""
+        offsets = _running(self.lengths(rows))
+        codes, scales = np.empty((offsets[-1], self.dim), np.int8), np.empty(offsets[-1], np.float32)
+        self._source.gather(self.starts, np.array(rows, np.int64), codes, scales)
+        return Tokens(codes, scales, offsets)
+
+    def scores(self, asked: LateQuestion, rows: NDArray[np.int64], products: Products) -> NDArray[np.float32]:
+        """Scores of some rows, in the order given; -1 for a row without vectors."""
+        self._check(asked)
+        scores = np.empty(len(rows), np.float32)
+        for begin, end, offsets in self._blocks(rows):
+            codes, scales = _SCRATCH.room(int(offsets[-1]), self.dim)
+            self._source.gather(self.starts, np.array(rows[begin:end], np.int64), codes, scales)
+            best = bests(products(codes, asked.codes), scales, offsets, len(asked.scales))
+            scores[begin:end] = means(best, asked.scales)
+        return scores
+
+    def labels(self, row: int) -> NDArray[np.int32]:
+        """Which of the row's vectors stands for each of its tokens, int32 [tokens]."""
+        begin, end = self._arrays["label_offset"][row : row + 2].tolist()
+        if begin == end:
+            return np.arange(self.starts[row + 1] - self.starts[row], dtype=np.int32)
+        stored: NDArray[np.int32] = self._arrays["label"][begin:end].astype(np.int32)
+        return stored
+
+    def matches(
+        self, asked: LateQuestion, row: int, products: Products
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The row's best vector for each of the question's, int32 [q], and their similarities, float32 [q].
+
+        Of equal ones the first. Number -1 and similarity -1 where the row has no vectors; the mean of the
+        similarities is the row's score.
+        """
+        self._check(asked)
+        codes, scales, _ = self.tokens(np.array([row]))
+        q = len(asked.scales)
+        if len(codes) == 0:
+            return np.full(q, -1, np.int32), np.full(q, -1, np.float32)
+        similar = products(codes, asked.codes)[:, :q].astype(np.float32) * scales[:, None]
+        best = similar.argmax(axis=0)
+        return best.astype(np.int32), similar[best, np.arange(q)] * asked.scales
+
+    def _blocks(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        """Stretches of `rows` with `TOGETHER` vectors at most, or one row, and where their vectors begin."""
+        offsets = _running(self.lengths(rows))
+        begin = 0
+        while begin < len(rows):
+            most = int(np.searchsorted(offsets, offsets[begin] + TOGETHER, side="right")) - 1
+            end = max(begin + 1, min(most, len(rows)))
+            yield begin, end, offsets[begin : end + 1] - offsets[begin]
+            begin = end
+
+    def _check(self, asked: LateQuestion) -> None:
+        if asked.codes.shape[1] != self.dim:
+            raise ValueError(
+                f"a question of {asked.codes.shape[1]} dimensions for passages of {self.dim} dimensions"
+            )
+
+
+def merge_late(path: Path, parts: Sequence[tuple[Late, NDArray[np.bool_]]]) -> None:
+    """Write the kept rows of several files in order, byte for byte; codebooks that differ are all kept.
+
+    ValueError for files of different precision or dimensions, and for more than 65,536 centroids.
+    """
+    first = parts[0][0]
+    for late, _ in parts:
+        if (late.precision, late.dim) != (first.precision, first.dim):
+            raise ValueError(
+                f"token vectors of {late.dim} dimensions in {late.precision} cannot be merged with those of "
+                f"{first.dim} in {first.precision}"
+            )
+    books, renumbered = _united([late for late, _ in parts])
+    small: Arrays = {
+        "offset": _running(_kept(parts, "offset")),
+        "label_offset": _running(_kept(parts, "label_offset")),
+        **_books(books),
+    }
+    shapes = {name: (array.dtype, array.shape) for name, array in small.items()}
+    for name in ("label", *_COLUMNS[first.precision]):
+        length = int(small[_PLACES.get(name, "offset")][-1])
+        shapes[name] = (first._arrays[name].dtype, (length, *first._arrays[name].shape[1:]))
+    arrays = create_arrays(path, shapes)
+    for name, array in small.items():
+        arrays[name][:] = array
+    for name in ("label", *_COLUMNS[first.precision]):
+        at = 0
+        for (late, keep), numbers in zip(parts, renumbered, strict=True):
+            starts, source = late._arrays[_PLACES.get(name, "offset")], late._arrays[name]
+            for begin, end in _runs(keep):
+                some = source[starts[begin] : starts[end]]
+                arrays[name][at : at + len(some)] = numbers[some] if name == "nearest" else some
+                at += len(some)
+
+
+class _Int8:
+    """Vectors that are stored as they are multiplied."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._codes, self._scales = arrays["code"], arrays["scale"]
+        self.dim: int = self._codes.shape[1]
+
+    def gather(
+        self,
+        starts: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        codes: NDArray[np.int8],
+        scales: NDArray[np.float32],
+    ) -> None:
+        gather(self._codes, self._scales, starts, rows, codes, scales)
+
+
+class _Residual4:
+    """Vectors that are decoded when they are copied."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._packed, self._scales, self._nearest = arrays["packed"], arrays["scale"], arrays["nearest"]
+        self._centroids: NDArray[np.int8] = arrays["centroid"]
+        self.dim: int = self._centroids.shape[1]
+        self._pairs = np.stack([pairs_of(book.weights) for book in _read_books(arrays)])
+        sizes = np.diff(arrays["book_start"])
+        self._book_of = np.repeat(np.arange(len(sizes)), sizes).astype(np.uint16)
+
+    def gather(
+        self,
+        starts: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        codes: NDArray[np.int8],
+        scales: NDArray[np.float32],
+    ) -> None:
+        gather_packed(
+            self._packed,
+            self._scales,
+            starts,
+            rows,
+            self._nearest,
+            self._centroids,
+            self._book_of,
+            self._pairs,
+            codes,
+            codes.view(np.uint16),
+            scales,
+        )
+
+
+class _Scratch(threading.local):
+    """Room for the vectors that a thread multiplies; it grows to what the largest block needs."""
+
+    def __init__(self) -> None:
+        self._codes, self._scales = np.empty(0, np.int8), np.empty(0, np.float32)
+
+    def room(self, vectors: int, dim: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        if len(self._codes) < vectors * dim:
+            self._codes = np.empty(vectors * dim, np.int8)
+        if len(self._scales) < vectors:
+            self._scales = np.empty(vectors, np.float32)
+        return self._codes[: vectors * dim].reshape(vectors, dim), self._scales[:vectors]
+
+
+_SCRATCH = _Scratch()
+
+_COLUMNS: dict[Precision, tuple[str, ...]] = {
+    "int8": ("code", "scale"),
+    "residual4": ("nearest", "packed", "scale"),
+}
+"""Arrays with one element a vector, in the order of `Codes` and `Packed`."""
+
+_PLACES = {"label": "label_offset"}
+"""Which array says where a row's elements begin, if it is not `offset`."""
+
+
+def _check(vectors: NDArray[np.float32], labels: NDArray[np.int32] | None, dim: int) -> None:
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise ValueError(f"token vectors of shape {vectors.shape} where the segment has {dim} dimensions")
+    if labels is not None and not np.array_equal(np.unique(labels), np.arange(len(vectors))):
+        raise ValueError(f"labels must name all of a passage's {len(vectors)} vectors and no others")
+
+
+def _books(books: Sequence[Codebook]) -> Arrays:
+    if not books:
+        return {}
+    return {
+        "centroid": np.concatenate([book.centroids for book in books]),
+        "book_start": _running([len(book.centroids) for book in books]),
+        "cutoff": np.stack([book.cutoffs for book in books]),
+        "weight": np.stack([book.weights for book in books]),
+        "step": np.array([book.step for book in books], np.float32),
+    }
+
+
+def _read_books(arrays: Arrays) -> list[Codebook]:
+    starts = arrays["book_start"].tolist()
+    centroids = [arrays["centroid"][begin:end] for begin, end in pairwise(starts)]
+    columns = zip(centroids, arrays["cutoff"], arrays["weight"], arrays["step"], strict=True)
+    return [Codebook(*column) for column in columns]
+
+
+def _united(parts: Sequence[Late]) -> tuple[list[Codebook], list[NDArray[np.uint16]]]:
+    """Every codebook once, and for each part the new number of each of its centroids."""
+    books: list[Codebook] = []
+    numbers: list[list[NDArray[np.int64]]] = []
+    for part in parts:
+        numbers.append([])
+        for book in part.codebooks:
+            place = next((i for i, known in enumerate(books) if known.same(book)), len(books))
+            if place == len(books):
+                books.append(book)
+            first = sum(len(known.centroids) for known in books[:place])
+            numbers[-1].append(np.arange(first, first + len(book.centroids)))
+    centroids = sum(len(book.centroids) for book in books)
+    if centroids > MOST_CENTROIDS:
+        raise ValueError(
+            f"the merged codebooks have {centroids} centroids; a segment can have {MOST_CENTROIDS}: "
+            "encode the collection again with one codebook"
+        )
+    empty = np.empty(0, np.int64)
+    return books, [np.concatenate([empty, *each]).astype(np.uint16) for each in numbers]
+
+
+def _kept(parts: Sequence[tuple[Late, NDArray[np.bool_]]], places: str) -> NDArray[np.int64]:
+    """How many elements each kept row has."""
+    return np.concatenate([np.diff(late._arrays[places])[keep] for late, keep in parts])
+
+
+def _runs(keep: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Stretches [begin, end) of kept rows."""
+    edges = np.flatnonzero(np.diff(keep.astype(np.int8), prepend=0, append=0))
+    return [(begin, end) for begin, end in edges.reshape(-1, 2).tolist()]
+
+
+def _running(sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    offsets = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=offsets[1:])
+    return offsets
