@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from service.errors import DeadlineError, EncoderError
 from service.pipeline import degraded, run
-from service.stages.fuse import Fuse, Input, fuse, minmax
+from service.stages.fuse import Fuse, Input, fuse
+from service.stages.normalise import minmax
 from service.types import Hits
 from tests.service.hand_made import Documents, Given, hits, scores, search
 
@@ -79,11 +80,6 @@ async def test_documents_are_fused_by_their_best_passages():
 
 async def test_only_the_best_are_kept():
     assert scores(await fused(given_twice({A: 3, B: 2, C: 1}, {A: 3, B: 2}, k=1))) == {A: 1.0}
-
-
-@pytest.mark.parametrize("values", [[], [3.0], [2.0, 2.0]])
-def test_scores_without_a_difference_are_zero(values: list[float]):
-    assert minmax(np.array(values, np.float32)).tolist() == [0.0] * len(values)
 
 
 async def test_a_failed_input_is_left_out_and_said():
