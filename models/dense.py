@@ -14,10 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from tokenizers import Encoding
+from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from models import Kind
+from models.chunks import Document, Spans, Text
 from models.load import DEFAULT_DENSE, Weights, resolve
 from models.packing import pack
 from models.precision import DType, prepared
@@ -85,13 +89,8 @@ class DenseEncoder:
 
     def forward(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """One padded batch through the net: float32 [len(tokens), dim], unit length, in the given order."""
-        ids, real = padded(tokens, self._pad)
         with torch.inference_mode():
-            batch = {
-                "input_ids": torch.from_numpy(ids),
-                "attention_mask": torch.from_numpy(real.astype(np.int64)),
-            }
-            output = self._net({key: value.to(self._net.device) for key, value in batch.items()})
+            output = self._net(self._batch(tokens))
             vectors = torch.nn.functional.normalize(output["sentence_embedding"].float(), dim=-1)
             found: NDArray[np.float32] = vectors.cpu().numpy()
         return found
@@ -115,9 +114,83 @@ class DenseEncoder:
                 progress(len(batch))
         return vectors
 
+    def encode_chunks(
+        self,
+        texts: Sequence[str],
+        chunks: Sequence[Spans],
+        budget: int = BUDGET,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Late chunking (see `models.chunks`): float32 [chunks, dim] a text, of unit length.
+
+        `texts` are whole documents, and `chunks` the spans of characters in each whose vectors are wanted; a
+        token is of each span that it begins in. `progress` is called after each forward with the number of
+        chunks that are complete by it. Raises ValueError unless `supports_late_chunking`.
+        """
+        if not self.supports_late_chunking:
+            raise ValueError(
+                f"{self.name} does not take the mean of its token states, so chunks have no share in them: "
+                "late chunking is not for it"
+            )
+        documents = [
+            Document(text, wanted, self.max_tokens, self.dim)
+            for text, wanted in zip(self._texts(texts), chunks, strict=True)
+        ]
+        windows = [(document, window) for document in documents for window in document.windows]
+        tokens = [document.tokens(window) for document, window in windows]
+        for batch in pack([len(ids) for ids in tokens], budget):
+            states = self._states([tokens[position] for position in batch])
+            done = sum(
+                windows[position][0].add(windows[position][1], rows[: len(tokens[position])])
+                for position, rows in zip(batch, states, strict=True)
+            )
+            if progress is not None:
+                progress(done)
+        return [document.vectors() for document in documents]
+
+    @property
+    def supports_late_chunking(self) -> bool:
+        """Whether vectors are means of token states and nothing more, so that chunks can have theirs."""
+        _, *rest = self._net
+        pooled = [isinstance(module, Pooling) and module.pooling_mode == "mean" for module in rest]
+        plain = [isinstance(module, Normalize) for module in rest]
+        return pooled.count(True) == 1 and pooled.count(True) + plain.count(True) == len(rest)
+
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Character (start, end) of every word piece of each whole text: int64 [pieces, 2], nothing cut."""
         return spans(self._whole, texts)
+
+    def _batch(self, tokens: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        ids, real = padded(tokens, self._pad)
+        batch = {"input_ids": ids, "attention_mask": real.astype(np.int64)}
+        return {name: torch.from_numpy(each).to(self._net.device) for name, each in batch.items()}
+
+    def _states(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Token states of one padded batch: float32 [texts, longest, dim]."""
+        with torch.inference_mode():
+            output = self._net[0](self._batch(tokens))
+            states: NDArray[np.float32] = output["token_embeddings"].float().cpu().numpy()
+        return states
+
+    def _texts(self, texts: Sequence[str]) -> list[Text]:
+        """The tokens of whole documents, with those of prompt and special tokens apart."""
+        prompt = self._prompts["document"]
+        encodings = self._whole.encode_batch([prompt + text for text in texts])
+        added = self._whole.encode("a").special_tokens_mask
+        ends = added.index(0), added[::-1].index(0)
+        return [_text(encoding, *ends, len(prompt), self._pad) for encoding in encodings]
+
+
+def _text(encoding: Encoding, first: int, last: int, shift: int, pad: int) -> Text:
+    """The tokens of a document, of which `first` and `last` are special, `shift` characters into its text."""
+    if not encoding.ids:
+        return Text([pad], [], [], np.empty(0, np.int64))
+    ids, offsets = encoding.ids, encoding.offsets
+    behind = len(ids) - last
+    while first < behind and offsets[first][1] <= shift:
+        first += 1
+    starts = np.array([begin for begin, _ in offsets[first:behind]], np.int64)
+    return Text(ids[:first], ids[first:behind], ids[behind:], np.maximum(starts - shift, 0))
 
 
 def _prompt(net: SentenceTransformer, names: Sequence[str]) -> str:
