@@ -17,6 +17,7 @@ ENTRIES = (
     bm25.scores_of,
     bm25.live_frequencies,
     dense.dot_rows,
+    dense.largest_square,
     dense.top_rows,
     find.find,
     forward.pack_rows,
@@ -57,9 +58,11 @@ def warm() -> None:
     bm25.contributions(*lists, weights, terms, weights, 1.0, 2.0, 0)
     bm25.scores_of(*lists, weights, terms, weights, 1.0, 2.0, terms)
     bm25.live_frequencies(starts, rows, terms, mask)
-    vectors = np.zeros((1, 1), np.uint16)
-    dense.top_rows(vectors, weights, 1, mask, 0, 1)
-    dense.dot_rows(vectors, weights, terms)
+    for precision in (np.uint16, np.int8):
+        vectors = np.zeros((1, 1), precision)
+        dense.top_rows(vectors, weights, rows, weights, 1, mask, 0, 1)
+        dense.dot_rows(vectors, weights, rows, weights, terms)
+        dense.largest_square(vectors, weights)
     _warm_strings()
     postings.move(*lists, terms, terms, terms.copy(), rows.copy(), tf.copy(), title_tf.copy())
     _warm_sparse(mask)
