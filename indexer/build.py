@@ -25,7 +25,7 @@ from indexer.segment.lexical import write_lexical
 from indexer.segment.lists import add_lists
 from indexer.segment.manifest import CollectionSchema, FileEntry, SegmentEntry
 from indexer.segment.quality import write_quality
-from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, QUALITY, SPARSE, STORE
+from indexer.segment.segment import COLUMNS, DENSE, DOCUMENTS, LEXICAL, QUALITY, SPARSE, STORE
 from indexer.segment.sparse import write_sparse
 from indexer.segment.store import write_store
 from models.csr import Csr, prune
@@ -108,7 +108,7 @@ def build_segment(
     path, rows = fresh_directory(directory, name), len(passages.spans)
     _write_documents(path, passages, first_seq, schema)
     if "bm25" in schema.components:
-        _write_terms(path, passages, analyzer)
+        _write_terms(path, passages, analyzer, schema)
     texts, report = passages.encoded_texts(), _counted(progress, rows * len(readers))
     if "dense" in schema.components:
         assert encoders.dense is not None, "a dense component needs an encoder"
@@ -172,10 +172,14 @@ def _write_documents(path: Path, passages: Passages, first_seq: int, schema: Col
     write_store(path / STORE, seqs, rows, spans, jsons, ids)
 
 
-def _write_terms(path: Path, passages: Passages, analyzer: Analyzer) -> None:
+def _write_terms(path: Path, passages: Passages, analyzer: Analyzer, schema: CollectionSchema) -> None:
+    """Write the terms of passages and, where they are scored whole, those of documents: passages overlap."""
     titles = [analyzer.analyze(document.title) for document in passages.documents]
     bodies = [analyzer.analyze(text) for text in passages.texts()]
     write_lexical(path / LEXICAL, bodies, [titles[number] for number in passages.document_of_row.tolist()])
+    if schema.lexical_unit == "document":
+        whole = [analyzer.analyze(document.text) for document in passages.documents]
+        write_lexical(path / DOCUMENTS, whole, titles)
 
 
 def _write_sparse(

@@ -20,7 +20,7 @@ from indexer.segment.lexical import merge_lexical
 from indexer.segment.lists import add_lists
 from indexer.segment.manifest import SegmentEntry
 from indexer.segment.quality import merge_quality
-from indexer.segment.segment import COLUMNS, DENSE, LEXICAL, QUALITY, SPARSE, STORE
+from indexer.segment.segment import COLUMNS, DENSE, DOCUMENTS, LEXICAL, QUALITY, SPARSE, STORE
 from indexer.segment.sparse import merge_sparse
 from indexer.segment.store import merge_store
 
@@ -49,6 +49,12 @@ class Merge:
         merge_columns(path / COLUMNS, [(segment.columns, keep) for segment, keep in kept])
         if lexical := [(segment.lexical, keep) for segment, keep in kept if segment.lexical is not None]:
             merge_lexical(path / LEXICAL, lexical)
+        if whole := [
+            (segment.document_lexical, segment.by_document(keep))
+            for segment, keep in kept
+            if segment.document_lexical is not None
+        ]:
+            merge_lexical(path / DOCUMENTS, whole)
         if dense := [(segment.dense, keep) for segment, keep in kept if segment.dense is not None]:
             merge_dense(path / DENSE, dense)
         if sparse := [(segment.sparse, keep) for segment, keep in kept if segment.sparse is not None]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.batch import Batch
+from indexer.segment.lexical import Lexical
 from indexer.segment.manifest import SegmentEntry, Statistics
 from indexer.segment.segment import Segment, open_segment
 from indexer.segment.tombstones import read_tombstones
@@ -45,13 +46,17 @@ class Part:
 
     @cached_property
     def statistics(self) -> Statistics:
-        """Counts of what is alive. The passages of a document live and die together."""
-        alive, store, lexical = ~self.dead, self.segment.store, self.segment.lexical
+        """Counts of what is alive."""
+        alive, documents = ~self.dead, ~self.segment.by_document(self.dead)
+        body_terms, title_terms = _terms(self.segment.lexical, alive)
+        document_body_terms, document_title_terms = _terms(self.segment.document_lexical, documents)
         return Statistics(
-            documents=int(alive[store.first_row[:-1]].sum()),
+            documents=int(documents.sum()),
             passages=int(alive.sum()),
-            body_terms=0 if lexical is None else int(lexical.body_lengths[alive].sum(dtype=np.int64)),
-            title_terms=0 if lexical is None else int(lexical.title_lengths[alive].sum(dtype=np.int64)),
+            body_terms=body_terms,
+            title_terms=title_terms,
+            document_body_terms=document_body_terms,
+            document_title_terms=document_title_terms,
         )
 
     def after(self, batch: Batch) -> Self:
@@ -77,4 +82,15 @@ def total(parts: list[Part]) -> Statistics:
         passages=sum(part.statistics.passages for part in parts),
         body_terms=sum(part.statistics.body_terms for part in parts),
         title_terms=sum(part.statistics.title_terms for part in parts),
+        document_body_terms=sum(part.statistics.document_body_terms for part in parts),
+        document_title_terms=sum(part.statistics.document_title_terms for part in parts),
     )
+
+
+def _terms(lexical: Lexical | None, alive: Mask) -> tuple[int, int]:
+    """How many terms the bodies and the titles of the rows that are alive have."""
+    if lexical is None:
+        return 0, 0
+    lengths = lexical.body_lengths, lexical.title_lengths
+    body, title = (int(each[alive].sum(dtype=np.int64)) for each in lengths)
+    return body, title

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from indexer.segment.sparse import Sparse
 from indexer.segment.tombstones import read_tombstones
 
 Mask = NDArray[np.bool_]
+Unit = Literal["passage", "document"]  # what bm25 scores
 
 MOST_FREQUENCIES = 100_000
 
@@ -43,6 +44,17 @@ class Part:
         """The postings; only for a collection that has them, as was checked before the search began."""
         assert self.segment.lexical is not None, "the collection has no bm25"
         return self.segment.lexical
+
+    def lexical_of(self, unit: Unit) -> Lexical:
+        """The postings of passages or of whole documents; only for a collection that has them."""
+        if unit == "passage":
+            return self.lexical
+        assert self.segment.document_lexical is not None, "the collection has no bm25 of documents"
+        return self.segment.document_lexical
+
+    def mask_of(self, unit: Unit, rows: Mask | None) -> Mask | None:
+        """Make a mask over passages one over the rows of `lexical_of(unit)`."""
+        return rows if rows is None or unit == "passage" else self.segment.by_document(rows)
 
     @property
     def dense(self) -> Dense:
@@ -71,7 +83,7 @@ class Snapshot:
     parts: tuple[Part, ...]
     analyzer: Analyzer
     _fulltext: "_Lazy" = field(repr=False)
-    _frequencies: dict[str, int] = field(default_factory=dict, repr=False)
+    _frequencies: dict[tuple[Unit, str], int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, directory: Path, manifest: Manifest, known: Self | None = None) -> Self:
@@ -134,19 +146,27 @@ class Snapshot:
             if begin < end:
                 yield part, order[begin:end]
 
-    def document_frequencies(self, terms: Sequence[str]) -> NDArray[np.int64]:
-        """Live passages that hold each term. Counted once, since dead rows mean reading whole lists."""
-        found = {term: self._frequencies.get(term, -1) for term in terms}
-        unknown = [term for term, frequency in found.items() if frequency < 0]
+    def document_frequencies(self, terms: Sequence[str], unit: Unit = "passage") -> NDArray[np.int64]:
+        """Live passages, or documents, that hold each term.
+
+        Counted once, since dead rows mean reading whole lists.
+        """
+        found = {(unit, term): self._frequencies.get((unit, term), -1) for term in terms}
+        unknown = [term for (_, term), frequency in found.items() if frequency < 0]
         if unknown:
-            counts = np.zeros(len(unknown), np.int64)
-            for part in self.parts:
-                counts += part.lexical.live_df(part.lexical.lookup(unknown), part.dead)
-            found.update(zip(unknown, counts.tolist(), strict=True))
+            counts = self._count(unknown, unit).tolist()
+            found.update(((unit, term), count) for term, count in zip(unknown, counts, strict=True))
             if len(self._frequencies) > MOST_FREQUENCIES:
                 self._frequencies.clear()
             self._frequencies.update(found)
-        return np.array([found[term] for term in terms], np.int64)
+        return np.array([found[unit, term] for term in terms], np.int64)
+
+    def _count(self, terms: Sequence[str], unit: Unit) -> NDArray[np.int64]:
+        counts = np.zeros(len(terms), np.int64)
+        for part in self.parts:
+            lexical = part.lexical_of(unit)
+            counts += lexical.live_df(lexical.lookup(terms), part.mask_of(unit, part.dead))
+        return counts
 
     def find(self, document_id: str) -> dict[str, Any] | None:
         """Return the live document of this id."""

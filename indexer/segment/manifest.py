@@ -195,12 +195,17 @@ class LexicalEntry(_Value):
 
 
 class Statistics(_Value):
-    """Counts over live documents, passages and their analysed terms."""
+    """Counts over live documents, passages and their analysed terms.
+
+    Passages repeat sentences and titles, documents do not: theirs are counted where they are scored whole.
+    """
 
     documents: int = 0
     passages: int = 0
     body_terms: int = 0
     title_terms: int = 0
+    document_body_terms: int = 0
+    document_title_terms: int = 0
 
 
 class Manifest(_Value):

@@ -8,6 +8,9 @@ and of the same number of rows as the others; it reads next to nothing.
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.columns import Columns
 from indexer.segment.dense import Dense
@@ -20,6 +23,7 @@ from indexer.segment.store import Store
 __all__ = [
     "COLUMNS",
     "DENSE",
+    "DOCUMENTS",
     "LEXICAL",
     "QUALITY",
     "SPARSE",
@@ -32,6 +36,7 @@ __all__ = [
 STORE = "store.bin"
 COLUMNS = "columns.bin"
 LEXICAL = "lexical.bin"
+DOCUMENTS = "documents.bin"
 DENSE = "dense.bin"
 SPARSE = "sparse.bin"
 QUALITY = "quality.bin"
@@ -41,6 +46,7 @@ QUALITY = "quality.bin"
 class Segment:
     """The components of a segment; those from `lexical` on are None where the collection has none.
 
+    `lexical` has a row a passage; `document_lexical`, where documents are scored whole, a row a document.
     `quality` says which passages have no sparse vector for want of it.
     """
 
@@ -50,9 +56,14 @@ class Segment:
     store: Store
     columns: Columns
     lexical: Lexical | None
+    document_lexical: Lexical | None
     dense: Dense | None
     sparse: Sparse | None
     quality: Quality | None
+
+    def by_document(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Make a mask over rows one over documents: the passages of one live, die and match together."""
+        return mask[self.store.first_row[:-1]]
 
 
 def open_segment(path: Path, entry: SegmentEntry) -> Segment:
@@ -66,6 +77,7 @@ def open_segment(path: Path, entry: SegmentEntry) -> Segment:
         store=store,
         columns=Columns(path / COLUMNS, store.find),
         lexical=Lexical(path / LEXICAL) if LEXICAL in entry.files else None,
+        document_lexical=Lexical(path / DOCUMENTS) if DOCUMENTS in entry.files else None,
         dense=Dense(path / DENSE) if DENSE in entry.files else None,
         sparse=Sparse(path / SPARSE) if SPARSE in entry.files else None,
         quality=Quality(path / QUALITY) if QUALITY in entry.files else None,
@@ -84,6 +96,9 @@ def _check_rows(segment: Segment, entry: SegmentEntry) -> None:
         rows[SPARSE] = segment.sparse.rows
     if segment.quality is not None:
         rows[QUALITY] = segment.quality.rows
+    expected = dict.fromkeys(rows, entry.rows)
+    if segment.document_lexical is not None:
+        rows[DOCUMENTS], expected[DOCUMENTS] = segment.document_lexical.rows, entry.documents
     for name, found in rows.items():
-        if found != entry.rows:
-            raise CorruptFile(f"{segment.path / name}: {found} rows where the manifest says {entry.rows}")
+        if found != expected[name]:
+            raise CorruptFile(f"{segment.path / name}: {found} rows where the manifest says {expected[name]}")

@@ -1,24 +1,31 @@
 """Lexical retrieval: BM25 over live statistics, or tantivy's query language.
 
 Plain words are analysed as documents were, count as often as they are said and never fail to parse. Document
-frequencies and lengths are those of the live passages of the whole snapshot, so neither the number of
-segments nor deletions that wait for a merge change a score. Robertson and Zaragoza, "The Probabilistic
-Relevance Framework: BM25 and Beyond", 2009, with Lucene's idf.
+frequencies and lengths are those of what is alive in the whole snapshot, so neither the number of segments
+nor deletions that wait for a merge change a score. Robertson and Zaragoza, "The Probabilistic Relevance
+Framework: BM25 and Beyond", 2009, with Lucene's idf.
 
-`query_syntax: "full"` (phrases, boolean, prefix, fuzzy, fields) is scored by tantivy with its own statistics.
+Where the collection says so, documents are scored whole: a long one that answers a question in several places
+need not do so in any one passage. There is then one hit a document, with the score of the document; it stands
+on the passage that scores most by the same words, so that there is something to show.
+
+`query_syntax: "full"` (phrases, boolean, prefix, fuzzy, fields) finds passages and is scored by tantivy with
+its own statistics.
 """
 
+import json
 from collections import Counter
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from indexer.segment.lexical import Lexical, idf
-from indexer.segment.manifest import Component
+from indexer.segment.manifest import CollectionSchema, Component, Statistics
+from service.errors import ComponentError
 from service.limits import Limit
-from service.snapshot import Snapshot
+from service.snapshot import Part, Snapshot, Unit
 from service.stages.retrieved import retrieved
 from service.types import Hits, Scores, Search, Seqs, Stage, Term
 
@@ -28,13 +35,14 @@ _OWN = "The collection's by default; of no effect on `full` syntax."
 class Question(NamedTuple):
     """A question's terms, each once, their weights (frequency in it times idf), and the parameters."""
 
+    unit: Unit
     terms: list[str]
     weights: NDArray[np.float32]
     parameters: tuple[float, float, float, float]  # k1, b, title_boost, average length
 
 
 class Bm25(Stage):
-    """Find passages by their words."""
+    """Find passages, or documents, by their words."""
 
     starts: ClassVar[bool] = True
     needs: ClassVar[Component | None] = "bm25"
@@ -43,6 +51,11 @@ class Bm25(Stage):
 
     stage: Literal["bm25"] = "bm25"
     k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(1000, description="Hits found.")
+    unit: Unit | None = Field(
+        None,
+        description="What is scored: passages, or whole documents, each of which is then one hit on its best "
+        "passage. The collection's `lexical_unit` by default; `full` syntax always scores passages.",
+    )
     query_syntax: Literal["plain", "full"] = Field(
         "plain", description="`full`: phrases, AND, OR, NOT, prefixes and fields, scored by tantivy."
     )
@@ -50,35 +63,85 @@ class Bm25(Stage):
     b: float | None = Field(None, ge=0, le=1, description=_OWN)
     title_boost: float | None = Field(None, ge=0, le=100, description=_OWN)
 
+    @model_validator(mode="after")
+    def _full_syntax_is_of_passages(self) -> Self:
+        if self.unit == "document" and self.query_syntax == "full":
+            raise ValueError('full syntax finds passages: leave out unit "document", or use plain words')
+        return self
+
     async def __call__(self, search: Search, hits: Hits) -> Hits:
-        """Search every part of the snapshot in one thread."""
-        return await search.in_thread(self._full if self.query_syntax == "full" else self._plain, search)
+        """Search every part of the snapshot in one thread. ComponentError as `unit_of` says."""
+        if self.query_syntax == "full":
+            return await search.in_thread(self._full, search)
+        return await search.in_thread(self._plain, search, self.unit_of(search.snapshot.schema))
 
     async def score(self, search: Search, seqs: Seqs) -> Scores:
-        """float32 [seqs]: what each of these passages scores, 0 where it matches nothing."""
-        work = self._score_full if self.query_syntax == "full" else self._score_plain
-        return await search.in_thread(work, search, seqs)
+        """float32 [seqs]: what each of these passages scores, or its document; 0 where nothing matches.
+
+        The same numbers that a search gives. ComponentError as `unit_of` says.
+        """
+        if self.query_syntax == "full":
+            return await search.in_thread(self._score_full, search, seqs)
+        unit = self.unit_of(search.snapshot.schema)
+        return await search.in_thread(self._score_plain, search, seqs, unit)
 
     def explain(self, search: Search, seqs: Seqs) -> list[list[Term]]:
-        """What each matching term gave to each passage's score, most first."""
+        """What each matching term gave to the score of each passage, or of its document, most first."""
         if self.query_syntax == "full":
             return [[] for _ in seqs]
-        question = self._question(search.snapshot, search.query)
+        question = self._question(search, self.unit_of(search.snapshot.schema))
         parts, rows = search.snapshot.locate(seqs)
-        return [
-            _terms(search.snapshot.parts[part].lexical, question, row)
-            for part, row in zip(parts.tolist(), rows.tolist(), strict=True)
-        ]
-
-    def _plain(self, search: Search) -> Hits:
-        question = self._question(search.snapshot, search.query)
         found = []
+        for number, row in zip(parts.tolist(), rows, strict=True):
+            part = search.snapshot.parts[number]
+            place = int(_rows_of(part, question.unit, row))
+            found.append(_terms(part.lexical_of(question.unit), question, place))
+        return found
+
+    def unit_of(self, schema: CollectionSchema) -> Unit:
+        """What is scored in such a collection. ComponentError if it was made without whole documents."""
+        if self.query_syntax == "full":
+            return "passage"
+        if self.unit == "document" and schema.lexical_unit != "document":
+            wanted = json.dumps({"lexical_unit": "document"})
+            raise ComponentError(
+                f"stage {self.stage!r} is to score whole documents, and this collection was made with "
+                f'lexical_unit "passage": leave out unit "document", or make a collection with '
+                f"PUT /v1/collections/NAME {wanted} and index it again"
+            )
+        return self.unit or schema.lexical_unit
+
+    def _plain(self, search: Search, unit: Unit) -> Hits:
+        question, found = self._question(search, unit), []
         for part, allowed in zip(search.snapshot.parts, search.allowed, strict=True):
             search.check_time()
-            terms = part.lexical.lookup(question.terms)
-            rows, scores = part.lexical.search(terms, question.weights, *question.parameters, self.k, allowed)
-            found.append((part.segment.store.seqs[rows], scores))
-        return retrieved(self.stage, found, self.k)
+            lexical, mask = part.lexical_of(unit), part.mask_of(unit, allowed)
+            terms = lexical.lookup(question.terms)
+            rows, scores = lexical.search(terms, question.weights, *question.parameters, self.k, mask)
+            found.append((_seqs_of(part, unit, rows), scores))
+        hits = retrieved(self.stage, found, self.k)
+        return hits if unit == "passage" else self._on_best_passages(search, hits)
+
+    def _on_best_passages(self, search: Search, hits: Hits) -> Hits:
+        """Hits of documents, each moved to that passage of it which scores most; of equal ones the first.
+
+        Order stays: numbers of documents ascend as those of their passages do.
+        """
+        seqs, owners = _siblings(search.snapshot, hits.seqs)
+        order = np.lexsort((seqs, -self._score_plain(search, seqs, "passage"), owners))
+        best = order[np.searchsorted(owners[order], np.arange(len(hits)))]
+        return Hits(seqs[best], hits.scores, hits.raw)
+
+    def _score_plain(self, search: Search, seqs: Seqs, unit: Unit) -> Scores:
+        question = self._question(search, unit)
+        scores, (numbers, rows) = np.zeros(len(seqs), np.float32), search.snapshot.locate(seqs)
+        for number in np.unique(numbers).tolist():
+            search.check_time()
+            part, inside = search.snapshot.parts[number], np.flatnonzero(numbers == number)
+            lexical, places = part.lexical_of(unit), _rows_of(part, unit, rows[inside])
+            terms = lexical.lookup(question.terms)
+            scores[inside] = lexical.scores(terms, question.weights, *question.parameters, places)
+        return scores
 
     def _full(self, search: Search) -> Hits:
         index = search.snapshot.fulltext()
@@ -86,44 +149,66 @@ class Bm25(Stage):
             return retrieved(self.stage, [], self.k)
         return retrieved(self.stage, [index.search(search.query, self.k, search.may_find)], self.k)
 
-    def _score_plain(self, search: Search, seqs: Seqs) -> Scores:
-        question = self._question(search.snapshot, search.query)
-        scores, (numbers, rows) = np.zeros(len(seqs), np.float32), search.snapshot.locate(seqs)
-        for number in np.unique(numbers).tolist():
-            search.check_time()
-            lexical, inside = search.snapshot.parts[number].lexical, numbers == number
-            terms = lexical.lookup(question.terms)
-            scores[inside] = lexical.scores(terms, question.weights, *question.parameters, rows[inside])
-        return scores
-
     def _score_full(self, search: Search, seqs: Seqs) -> Scores:
-        scores, index = np.zeros(len(seqs), np.float32), search.snapshot.fulltext()
-        if index is not None and len(seqs) > 0:
-            wanted, place = np.unique(seqs, return_inverse=True)
+        wanted, place = np.unique(seqs, return_inverse=True)
+        scores, index = np.zeros(len(wanted), np.float32), search.snapshot.fulltext()
+        if index is not None and len(wanted) > 0:
             found, given = index.search(search.query, len(wanted), lambda some: np.isin(some, wanted))
-            of_wanted = np.zeros(len(wanted), np.float32)
-            of_wanted[np.searchsorted(wanted, found)] = given
-            scores = of_wanted[place]
-        return scores
+            scores[np.searchsorted(wanted, found)] = given
+        return scores[place]
 
-    def _question(self, snapshot: Snapshot, query: str) -> Question:
-        counts = Counter(snapshot.analyzer.analyze(query))
-        terms = sorted(counts)
-        frequencies = snapshot.document_frequencies(terms)
-        weights = idf(snapshot.statistics.passages, frequencies) * [counts[term] for term in terms]
-        return Question(terms, weights.astype(np.float32), self._parameters(snapshot))
+    def _question(self, search: Search, unit: Unit) -> Question:
+        snapshot = search.snapshot
+        counts = Counter(snapshot.analyzer.analyze(search.query))
+        terms, (number, body, title) = sorted(counts), _live(snapshot.statistics, unit)
+        weights = idf(number, snapshot.document_frequencies(terms, unit)) * [counts[term] for term in terms]
+        k1, b, title_boost = self._parameters(snapshot.schema)
+        average = (body + title_boost * title) / max(1, number)
+        return Question(unit, terms, weights.astype(np.float32), (k1, b, title_boost, average))
 
-    def _parameters(self, snapshot: Snapshot) -> tuple[float, float, float, float]:
-        schema, live = snapshot.schema, snapshot.statistics
+    def _parameters(self, schema: CollectionSchema) -> tuple[float, float, float]:
         k1 = schema.k1 if self.k1 is None else self.k1
         b = schema.b if self.b is None else self.b
         title_boost = schema.title_boost if self.title_boost is None else self.title_boost
-        average = (live.body_terms + title_boost * live.title_terms) / max(1, live.passages)
-        return k1, b, title_boost, average
+        return k1, b, title_boost
+
+
+def _live(live: Statistics, unit: Unit) -> tuple[int, int, int]:
+    """How many there are of what is scored, and how many terms their bodies and titles have."""
+    if unit == "passage":
+        return live.passages, live.body_terms, live.title_terms
+    return live.documents, live.document_body_terms, live.document_title_terms
+
+
+def _rows_of(part: Part, unit: Unit, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of `part.lexical_of(unit)` that passages are counted in."""
+    return rows if unit == "passage" else part.segment.store.document_of_row[rows].astype(np.int64)
+
+
+def _seqs_of(part: Part, unit: Unit, rows: NDArray[np.int64]) -> Seqs:
+    """Passage numbers of rows of `part.lexical_of(unit)`; of a document, that of its first."""
+    store = part.segment.store
+    return store.seqs[rows if unit == "passage" else store.first_row[rows]]
+
+
+def _siblings(snapshot: Snapshot, seqs: Seqs) -> tuple[Seqs, NDArray[np.int64]]:
+    """Every passage of the documents of some passages, those of a document in order, and of which of them."""
+    found, owners = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    numbers, rows = snapshot.locate(seqs)
+    for number in np.unique(numbers).tolist():
+        store, inside = snapshot.parts[number].segment.store, np.flatnonzero(numbers == number)
+        inside = inside[np.argsort(rows[inside])]  # so that postings are read in order
+        documents = store.document_of_row[rows[inside]].astype(np.int64)
+        begins = store.first_row[documents]
+        counts = store.first_row[documents + 1] - begins
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        found.append(store.seqs[np.repeat(begins, counts) + within])
+        owners.append(np.repeat(inside, counts))
+    return np.concatenate(found), np.concatenate(owners)
 
 
 def _terms(lexical: Lexical, question: Question, row: int) -> list[Term]:
-    """The terms of the question that a passage has, those that gave most to its score first."""
+    """The terms of the question that a row has, those that gave most to its score first."""
     given = lexical.explain(lexical.lookup(question.terms), question.weights, *question.parameters, row)
     found: list[Term] = [
         {"term": term, "query": weight, "passage": score / weight, "score": score}
