@@ -72,6 +72,20 @@ def test_each_passage_carries_the_terms_of_its_title(tmp_path: Path):
     assert (rows.tolist(), tf.tolist(), title_tf.tolist()) == ([0, 1], [0, 0], [1, 1])
 
 
+def test_whole_documents_have_their_terms_once(tmp_path: Path):
+    text = "One two three four five six. Sea eight nine ten. One two three four five six seven eight."
+    document = Document(id="a", title="Old sea", text=text)
+    _, segment = build(tmp_path, CATS, document, lexical_unit="document")
+    assert segment.store.document_of_row.tolist() == [0, 1, 1]
+    assert "Sea eight" in passages(segment)[1]
+    assert "Sea eight" in passages(segment)[2], "the passages overlap"
+    whole = segment.document_lexical
+    assert whole is not None
+    assert (whole.body_lengths.tolist(), whole.title_lengths.tolist()) == ([2, 18], [0, 2])
+    rows, tf, title_tf = whole.postings(int(whole.lookup(["sea"])[0]))
+    assert (rows.tolist(), tf.tolist(), title_tf.tolist()) == ([1], [1], [1])
+
+
 def test_vectors_are_of_title_and_passage_together(tmp_path: Path):
     _, segment = build(tmp_path, TIDES, CATS)
     assert segment.dense is not None
@@ -173,6 +187,10 @@ def test_components_decide_what_is_written(tmp_path: Path):
     entry, segment = build(tmp_path, TIDES, components=["dense"])
     assert set(entry.files) == {"store.bin", "columns.bin", "dense.bin"}
     entry, segment = build(tmp_path, TIDES, components=["sparse"])
+    assert set(entry.files) == {"store.bin", "columns.bin", "sparse.bin"}
+    entry, segment = build(tmp_path, TIDES, components=["bm25"], lexical_unit="document")
+    assert set(entry.files) == {"store.bin", "columns.bin", "lexical.bin", "documents.bin"}
+    entry, segment = build(tmp_path, TIDES, components=["sparse"], lexical_unit="document")
     assert set(entry.files) == {"store.bin", "columns.bin", "sparse.bin"}
 
 

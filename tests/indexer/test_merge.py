@@ -145,6 +145,22 @@ def test_a_merge_keeps_what_is_known_of_quality_and_pieces(tmp_path: Path):
     assert np.array_equal(merged.sparse.piece_frequencies(), whole.segment.sparse.piece_frequencies())
 
 
+def test_merging_whole_documents_equals_building_them_at_once(tmp_path: Path):
+    schema = SCHEMA.model_copy(update={"lexical_unit": "document", "components": ("bm25",)})
+    a, b, c, d = document("a", 3), document("b"), document("c", 2), document("d", 4)
+    first = built(tmp_path, "1", [a, b], 0, schema).after(Batch(1, ids=("a",)))
+    second = built(tmp_path, "2", [c, d], 10, schema)
+    gone = built(tmp_path, "3", [a], 20, schema).after(Batch(2, ids=("a",)))
+    whole = built(tmp_path, "w", [b, c, d], 0, schema)
+    entry = Merge("m", [first, second, gone]).run(tmp_path)
+    merged = Part.open(tmp_path, entry)
+    for name in ("lexical.bin", "documents.bin"):
+        assert (merged.segment.path / name).read_bytes() == (whole.segment.path / name).read_bytes()
+    assert total([first, second, gone]) == whole.statistics == merged.statistics
+    assert (whole.statistics.document_body_terms, whole.statistics.document_title_terms) == (10 * 7, 2 * 3)
+    assert whole.statistics.title_terms == 2 * whole.statistics.passages, "each passage has the title"
+
+
 def test_what_died_during_a_merge_is_dead_after_it(tmp_path: Path):
     first = built(tmp_path, "1", [document("a"), document("b")], 0).after(Batch(1, ids=("a",)))
     second = built(tmp_path, "2", [document("c"), document("d")], 2)

@@ -10,6 +10,7 @@ from indexer.segment.quality import write_quality
 from indexer.segment.segment import (
     COLUMNS,
     DENSE,
+    DOCUMENTS,
     LEXICAL,
     QUALITY,
     SPARSE,
@@ -60,6 +61,31 @@ def test_components_are_opened_together(tmp_path):
 def test_a_component_the_collection_lacks_is_none(tmp_path):
     segment = open_segment(tmp_path / "s", build(tmp_path / "s", dense_rows=0, sparse_rows=0))
     assert (segment.dense, segment.sparse, segment.quality) == (None, None, None)
+
+
+def two_of_three(path, documents=2):
+    """Three passages, of which the first two are one document's, and postings of so many documents."""
+    path.mkdir()
+    of_row, spans = np.array([0, 0, 1], np.uint32), np.zeros((3, 2), np.uint32)
+    write_store(path / STORE, np.arange(3), of_row, spans, [b"{}"] * 2, ["a", "b"])
+    write_columns(path / COLUMNS, [{}, {}], of_row, {})
+    write_lexical(path / LEXICAL, [["a"]] * 3, [[]] * 3)
+    write_lexical(path / DOCUMENTS, [["a"]] * documents, [[]] * documents)
+    files = measure(path)
+    return SegmentEntry(name=path.name, rows=3, documents=2, first_seq=0, last_seq=2, files=files)
+
+
+def test_whole_documents_have_a_row_each(tmp_path):
+    segment = open_segment(tmp_path / "s", two_of_three(tmp_path / "s"))
+    assert segment.document_lexical is not None
+    assert segment.document_lexical.rows == 2
+    assert segment.by_document(np.array([True, True, False])).tolist() == [True, False]
+    assert open_segment(tmp_path / "t", build(tmp_path / "t")).document_lexical is None
+
+
+def test_postings_of_other_documents_are_refused(tmp_path):
+    with pytest.raises(CorruptFile, match=r"documents\.bin: 3 rows where the manifest says 2"):
+        open_segment(tmp_path / "s", two_of_three(tmp_path / "s", documents=3))
 
 
 @pytest.mark.parametrize("component", ["dense", "sparse", "quality"])
