@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from models.dense import DenseEncoder
 from models.load import WeightsMissing, resolve
 from models.precision import fast_dtype
+from tests.models.late_folders import without_special_tokens
 from tests.nets import VOCABULARY, tiny_encoder
 
 TEXTS = ["the moon pulls the sea", "", "cat", "rain falls into the sea and the sea is water", "tide"]
@@ -22,6 +25,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(path: Path) -> DenseEncoder:
+    return DenseEncoder.load(str(path), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def long_encoder(tmp_path_factory: pytest.TempPathFactory) -> DenseEncoder:
+    path = tiny_encoder(tmp_path_factory.mktemp("nets") / "long", max_tokens=64)
     return DenseEncoder.load(str(path), dtype="float32")
 
 
@@ -180,3 +189,94 @@ def test_minilm_in_bfloat16_means_the_same(minilm: dict[str, DenseEncoder]) -> N
     texts = ["how do tides form", "", "The moon's gravity raises and lowers the sea. " * 20]
     cosines = (minilm["float32"].encode(texts) * minilm["bfloat16"].encode(texts)).sum(axis=1)
     assert cosines.min() >= 0.999
+
+
+TIDES = "the moon pulls the sea. rain falls into it! the cat is in the sun. the dog is a dog"
+SENTENCES = [(0, 23), (24, 43), (44, 66), (67, 83)]
+
+
+def test_one_chunk_over_all_is_ordinary_pooling(long_encoder: DenseEncoder) -> None:
+    texts = [TIDES, "", "cat"]
+    found = long_encoder.encode_chunks(texts, [[(0, len(text))] for text in texts])
+    np.testing.assert_allclose(np.concatenate(found), long_encoder.encode(texts), atol=1e-6)
+
+
+def test_chunks_know_what_is_around_them(long_encoder: DenseEncoder) -> None:
+    other = TIDES.replace("moon", "rain")
+    late, same = (long_encoder.encode_chunks([text], [SENTENCES])[0] for text in (TIDES, other))
+    naive = long_encoder.encode([TIDES[begin:end] for begin, end in SENTENCES])
+    assert not np.allclose(late[3], same[3], atol=1e-3)
+    assert not np.allclose(late, naive, atol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(late, axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("most", [12, 64])
+def test_without_attention_late_chunking_is_naive_chunking(most: int, tmp_path: Path) -> None:
+    encoder = DenseEncoder.load(str(bag_of_words(tmp_path / "net", most)), dtype="float32")
+    naive = encoder.encode([TIDES[begin:end] for begin, end in SENTENCES])
+    np.testing.assert_allclose(encoder.encode_chunks([TIDES], [SENTENCES])[0], naive, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1, 30, 1000])
+def test_chunks_come_in_the_order_of_the_texts_whatever_the_batches(
+    encoder: DenseEncoder, long_encoder: DenseEncoder, budget: int
+) -> None:
+    texts, chunks = [TIDES, "", "cat", "sea " * 50], [SENTENCES, [], [(0, 3)], [(0, 40), (20, 200)]]
+    for net in (encoder, long_encoder):
+        done: list[int] = []
+        found = net.encode_chunks(texts, chunks, budget, done.append)
+        assert sum(done) == 7
+        assert [each.shape for each in found] == [(4, 32), (0, 32), (1, 32), (2, 32)]
+        for text, spans, vectors in zip(texts, chunks, found, strict=True):
+            np.testing.assert_allclose(vectors, net.encode_chunks([text], [spans])[0], atol=1e-6)
+
+
+def test_the_prompt_of_passages_goes_before_a_document(tmp_path: Path) -> None:
+    path = tiny_encoder(tmp_path / "net")
+    (path / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"passage": "the "}}))
+    encoder = DenseEncoder.load(str(path), dtype="float32")
+    found = encoder.encode_chunks([TIDES], [[(0, len(TIDES))]])[0]
+    np.testing.assert_allclose(found, encoder.encode([TIDES]), atol=1e-6)
+    two = encoder.encode_chunks([TIDES], [SENTENCES])[0]
+    bare = DenseEncoder.load(str(tiny_encoder(tmp_path / "bare")), dtype="float32")
+    shifted = [(begin + 4 if begin else 0, end + 4) for begin, end in SENTENCES]
+    np.testing.assert_allclose(two, bare.encode_chunks(["the " + TIDES], [shifted])[0], atol=1e-6)
+
+
+def test_only_means_of_token_states_have_chunks(tmp_path: Path) -> None:
+    path = tiny_encoder(tmp_path / "net")
+    assert DenseEncoder.load(str(path)).supports_late_chunking
+    (path / "1_Pooling" / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": 32, "pooling_mode_cls_token": True})
+    )
+    encoder = DenseEncoder.load(str(path))
+    assert not encoder.supports_late_chunking
+    with pytest.raises(ValueError, match="net does not take the mean of its token states"):
+        encoder.encode_chunks([TIDES], [SENTENCES])
+
+
+def test_documents_and_chunks_must_be_as_many(encoder: DenseEncoder) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        encoder.encode_chunks([TIDES], [])
+
+
+def test_minilm_chunks_are_near_what_they_are_alone(minilm: dict[str, DenseEncoder]) -> None:
+    text = "The moon's gravity raises and lowers the sea. Knead the dough and let it rise for an hour."
+    spans = [(0, 45), (46, len(text))]
+    for net in minilm.values():
+        (late,) = net.encode_chunks([text], [spans])
+        alone = net.encode([text[begin:end] for begin, end in spans])
+        cosines = late @ alone.T
+        assert (cosines.diagonal() > cosines[[0, 1], [1, 0]] + 0.1).all()
+
+
+def bag_of_words(path: Path, most: int) -> Path:
+    """A net whose tokens see neither each other nor where they stand, and are not put among special ones."""
+    file = without_special_tokens(tiny_encoder(path, max_tokens=most)) / "model.safetensors"
+    mixing = ("attention.output.dense", "position_embeddings")
+    tensors = {
+        name: torch.zeros_like(each) if any(part in name for part in mixing) else each
+        for name, each in load_file(file).items()
+    }
+    save_file(tensors, file, {"format": "pt"})
+    return path
