@@ -54,9 +54,10 @@ class Recipe(BaseModel):
 
     `head`: what states are projected by, None for the states themselves. `markers` are vocabulary entries
     right after the special token that begins a text; they get vectors. `prompts` are put before a question
-    or a passage as they stand, with the space they end with; they are read and get none. `query_length`: questions are cut to so many tokens and filled
-    up to them with `fill`, the tokeniser's mask token if None; no token looks at these unless `attend`.
-    `skip`: which tokens of passages get no vector, "punctuation" or a list of vocabulary entries.
+    or a passage as they stand, with the space that they end with; they are read and get none.
+    `query_length`: questions are cut to so many tokens and filled up to them with `fill`, the tokeniser's
+    mask token if None; no token looks at these unless `attend`. `skip`: which tokens of passages get no
+    vector, "punctuation" or a list of vocabulary entries.
     `max_tokens` cuts passages, and questions that have no `query_length`.
     """
 
