@@ -20,12 +20,11 @@ LARGEST_DIM = 1040
 
 def products(codes: NDArray[np.int8], asked: NDArray[np.int8]) -> NDArray[np.int32]:
     """Exact dot products of int8 codes [t, dim] and [q, dim], all from -127 to 127: int32 [t, q]."""
-    found: NDArray[np.int32]
-    if len(codes) == 0 or not int8_is_exact():
-        found = _through_floats(torch.from_numpy(codes), torch.from_numpy(asked)).numpy()
-    else:
-        found = torch._int_mm(torch.from_numpy(codes), torch.from_numpy(asked).T).numpy()
-    return found
+    ours, theirs = torch.from_numpy(codes), torch.from_numpy(asked)
+    # torch 2.13 gives what lay in memory for vectors of one dimension
+    fit = codes.shape[1] > 1 and int8_is_exact()
+    found = torch._int_mm(ours, theirs.T) if fit else _through_floats(ours, theirs)
+    return found.numpy()
 
 
 def reference_products(codes: NDArray[np.int8], asked: NDArray[np.int8]) -> NDArray[np.int32]:

@@ -8,8 +8,6 @@ anything is no larger than the largest of theirs.
 Pure functions over float32 [n, dim] vectors of unit length; the same input gives the same labels.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage  # type: ignore[import-untyped]
@@ -18,17 +16,9 @@ ROUNDS = 4
 """Lloyd iterations: with so few points a cluster these change little later."""
 
 
-class Pooled(NamedTuple):
-    """Vectors float32 [clusters, dim], and the number of each token's: labels int32 [n]."""
-
-    vectors: NDArray[np.float32]
-    labels: NDArray[np.int32]
-
-
-def pool(vectors: NDArray[np.float32], labels: NDArray[np.integer]) -> Pooled:
-    """One vector a label, in order of first appearance; labels may be any integers."""
-    numbered = numbering(labels)
-    return Pooled(means(vectors, numbered), numbered)
+def pool(vectors: NDArray[np.float32], labels: NDArray[np.integer]) -> NDArray[np.float32]:
+    """As `means`, of labels that may be any integers: vectors are in the order of their first appearance."""
+    return means(vectors, numbering(labels))
 
 
 def means(vectors: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -107,7 +107,7 @@ def _warm_late(starts: NDArray[np.int64], scales: NDArray[np.float32]) -> None:
     """One row with one vector of two dimensions, stored both ways."""
     row, codes, pairs = np.zeros(1, np.int64), np.zeros((1, 2), np.int8), np.zeros((1, 256), np.uint16)
     packed, centroid = np.zeros((1, 1), np.uint8), np.zeros(1, np.uint16)
-    maxsim.gather(codes, scales, starts, row, codes.copy(), scales.copy())
+    maxsim.gather(codes[0], scales, starts, row, codes[0].copy(), scales.copy())
     stored = (packed, scales, starts, row, centroid, codes, centroid, pairs)
     maxsim.gather_packed(*stored, codes.copy(), np.zeros((1, 1), np.uint16), scales.copy())
     maxsim.means(maxsim.bests(np.zeros((1, 16), np.int32), scales, starts, 1), scales)

@@ -5,6 +5,8 @@ what follows is one float32 multiplication a product, a maximum, and a sum in th
 vectors, so a score has the same bits in whatever batch or segment it is computed.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -27,13 +29,20 @@ def gather(
     out_codes: NDArray[np.int8],
     out_scales: NDArray[np.float32],
 ) -> None:
-    """Copy the vectors of some rows one after another: codes int8 [vectors, dim] with a scale each."""
-    at = 0
+    """Copy the vectors of some rows one after another: codes int8 [vectors * dim] with a scale each."""
+    dim, at = len(codes) // max(1, len(scales)), 0
     for row in rows:
-        for vector in range(starts[row], starts[row + 1]):
-            out_codes[at] = codes[vector]
-            out_scales[at] = scales[vector]
-            at += 1
+        begin, end = starts[row], starts[row + 1]
+        _copy(codes[begin * dim : end * dim], out_codes[at * dim :])
+        _copy(scales[begin:end], out_scales[at:])
+        at += end - begin
+
+
+@njit(nogil=True, cache=True)
+def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
+    """Fill the begin of `target`; unlike an assignment of slices, numba makes vector instructions of it."""
+    for i in range(len(source)):
+        target[i] = source[i]
 
 
 @njit(nogil=True, cache=True)
@@ -59,13 +68,22 @@ def gather_packed(
     for row in rows:
         for vector in range(starts[row], starts[row + 1]):
             centroid = nearest[vector]
-            table = pairs[book_of[centroid]]
-            for i in range(packed.shape[1]):
-                out_pairs[at, i] = table[packed[vector, i]]
-            for i in range(out_codes.shape[1]):
-                out_codes[at, i] += centroids[centroid, i]
+            _look_up(pairs[book_of[centroid]], packed[vector], out_pairs[at])
+            _add(centroids[centroid], out_codes[at])
             out_scales[at] = scales[vector]
             at += 1
+
+
+@njit(nogil=True, cache=True)
+def _look_up(table: NDArray[np.uint16], places: NDArray[np.uint8], out: NDArray[np.uint16]) -> None:
+    for i in range(len(places)):
+        out[i] = table[places[i]]
+
+
+@njit(nogil=True, cache=True)
+def _add(source: NDArray[np.int8], target: NDArray[np.int8]) -> None:
+    for i in range(len(source)):
+        target[i] += source[i]
 
 
 @njit(nogil=True, cache=True)

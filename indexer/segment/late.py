@@ -24,7 +24,6 @@ from indexer.segment.arrays import Arrays, create_arrays, open_arrays, write_arr
 from indexer.segment.codec import MOST_CENTROIDS, Codebook, Codes, Packed, pairs_of, to_int8, to_residuals
 
 Precision = Literal["int8", "residual4"]
-Passage = tuple[NDArray[np.float32], NDArray[np.int32] | None]
 
 Products = Callable[[NDArray[np.int8], NDArray[np.int8]], NDArray[np.int32]]
 """Codes int8 [t, dim] and [q, dim] to their exact dot products, int32 [t, q]: `models.maxsim.products`."""
@@ -33,6 +32,9 @@ TOGETHER = 4096
 """Vectors that are multiplied at a time, so that they are still in the cache when they are."""
 
 SIXTEEN = 16
+
+MOST_VECTORS = 1 << 16
+"""Of a passage, since labels take two bytes."""
 
 
 class LateQuestion(NamedTuple):
@@ -46,6 +48,18 @@ class LateQuestion(NamedTuple):
 
 
 class Tokens(NamedTuple):
+    """What is stored of a passage: its vectors float32 [m, dim], and what they stand for.
+
+    ids int32 [tokens] are the tokens as the encoder numbers them, labels int32 [tokens] which vector stands
+    for each; None where each has its own.
+    """
+
+    vectors: NDArray[np.float32]
+    ids: NDArray[np.int32]
+    labels: NDArray[np.int32] | None = None
+
+
+class Gathered(NamedTuple):
     """Rows' vectors: codes int8 [t, dim], scales float32 [t], and where each row's begin, int64 [n + 1]."""
 
     codes: NDArray[np.int8]
@@ -71,14 +85,13 @@ def mean_of_bests(best: NDArray[np.float32], asked: LateQuestion) -> NDArray[np.
 
 
 def write_late(
-    path: Path, passages: Iterable[Passage], dim: int, precision: Precision, codebook: Codebook | None = None
+    path: Path, passages: Iterable[Tokens], dim: int, precision: Precision, codebook: Codebook | None = None
 ) -> None:
-    """Write one item a row: its vectors float32 [m, dim] and which of them stands for each of its tokens.
+    """Write one item a row; it may be without vectors. Tokens and labels are kept for explanations.
 
-    `m` may be 0. Labels, int32 [tokens] below m, or None where every token has its own vector, are kept for
-    explanations. `residual4` needs a codebook, which must not depend on the segment. Vectors are rounded as
-    they come, so that the floats of one passage are held at a time. ValueError for NaN and infinities, for
-    another number of dimensions and for labels that are no vectors.
+    `residual4` needs a codebook, which must not depend on the segment. Vectors are rounded as they come, so
+    that the floats of one passage are held at a time. ValueError for NaN and infinities, for another number
+    of dimensions and for labels that are not those of the vectors.
     """
     if (codebook is not None) != (precision == "residual4"):
         raise ValueError(f"precision {precision} is written {'without' if codebook else 'with'} a codebook")
@@ -86,18 +99,22 @@ def write_late(
     def encode(vectors: NDArray[np.float32]) -> Codes | Packed:
         return to_int8(vectors) if codebook is None else to_residuals(vectors, codebook)
 
-    lengths, labels, parts = [], [], [encode(np.empty((0, dim), np.float32))]
-    for vectors, of_tokens in passages:
-        _check(vectors, of_tokens, dim)
-        lengths.append(len(vectors))
-        labels.append(np.empty(0, np.uint16) if of_tokens is None else of_tokens.astype(np.uint16))
-        parts.append(encode(vectors))
+    lengths, parts = [], [encode(np.empty((0, dim), np.float32))]
+    ids, labels = [], []
+    for passage in passages:
+        _check(passage, dim)
+        lengths.append(len(passage.vectors))
+        parts.append(encode(passage.vectors))
+        ids.append(passage.ids)
+        labels.append(_NONE if passage.labels is None else passage.labels.astype(np.uint16))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     arrays: Arrays = {
         "offset": _running(lengths),
+        "token_offset": _running([len(each) for each in ids]),
         "label_offset": _running([len(each) for each in labels]),
         **_books([] if codebook is None else [codebook]),
-        "label": np.concatenate([np.empty(0, np.uint16), *labels]),
+        "token": _narrowed(np.concatenate([np.empty(0, np.int32), *ids])),
+        "label": np.concatenate([_NONE, *labels]),
         **dict(zip(_COLUMNS[precision], columns, strict=True)),
     }
     write_arrays(path, arrays)
@@ -116,7 +133,7 @@ class Late:
 
     @property
     def bytes(self) -> int:
-        """Size of everything that is stored, labels included."""
+        """Size of everything that is stored, tokens and labels included."""
         return sum(array.nbytes for array in self._arrays.values())
 
     @property
@@ -129,12 +146,12 @@ class Late:
         sizes: NDArray[np.int64] = self.starts[rows + 1] - self.starts[rows]
         return sizes
 
-    def tokens(self, rows: NDArray[np.int64]) -> Tokens:
+    def tokens(self, rows: NDArray[np.int64]) -> Gathered:
         """The vectors of some rows, in the order given."""
         offsets = _running(self.lengths(rows))
         codes, scales = np.empty((offsets[-1], self.dim), np.int8), np.empty(offsets[-1], np.float32)
         self._source.gather(self.starts, np.array(rows, np.int64), codes, scales)
-        return Tokens(codes, scales, offsets)
+        return Gathered(codes, scales, offsets)
 
     def scores(self, asked: LateQuestion, rows: NDArray[np.int64], products: Products) -> NDArray[np.float32]:
         """Scores of some rows, in the order given; -1 for a row without vectors."""
@@ -146,6 +163,12 @@ class Late:
             best = bests(products(codes, asked.codes), scales, offsets, len(asked.scales))
             scores[begin:end] = means(best, asked.scales)
         return scores
+
+    def pieces(self, row: int) -> NDArray[np.int32]:
+        """The row's tokens as the encoder numbers them, int32 [tokens]."""
+        begin, end = self._arrays["token_offset"][row : row + 2].tolist()
+        stored: NDArray[np.int32] = self._arrays["token"][begin:end].astype(np.int32)
+        return stored
 
     def labels(self, row: int) -> NDArray[np.int32]:
         """Which of the row's vectors stands for each of its tokens, int32 [tokens]."""
@@ -204,17 +227,19 @@ def merge_late(path: Path, parts: Sequence[tuple[Late, NDArray[np.bool_]]]) -> N
     books, renumbered = _united([late for late, _ in parts])
     small: Arrays = {
         "offset": _running(_kept(parts, "offset")),
+        "token_offset": _running(_kept(parts, "token_offset")),
         "label_offset": _running(_kept(parts, "label_offset")),
         **_books(books),
     }
     shapes = {name: (array.dtype, array.shape) for name, array in small.items()}
-    for name in ("label", *_COLUMNS[first.precision]):
+    for name in ("token", "label", *_COLUMNS[first.precision]):
+        columns = [late._arrays[name] for late, _ in parts]
         length = int(small[_PLACES.get(name, "offset")][-1])
-        shapes[name] = (first._arrays[name].dtype, (length, *first._arrays[name].shape[1:]))
+        shapes[name] = (np.result_type(*columns), (length, *columns[0].shape[1:]))
     arrays = create_arrays(path, shapes)
     for name, array in small.items():
         arrays[name][:] = array
-    for name in ("label", *_COLUMNS[first.precision]):
+    for name in ("token", "label", *_COLUMNS[first.precision]):
         at = 0
         for (late, keep), numbers in zip(parts, renumbered, strict=True):
             starts, source = late._arrays[_PLACES.get(name, "offset")], late._arrays[name]
@@ -238,7 +263,7 @@ class _Int8:
         codes: NDArray[np.int8],
         scales: NDArray[np.float32],
     ) -> None:
-        gather(self._codes, self._scales, starts, rows, codes, scales)
+        gather(self._codes.reshape(-1), self._scales, starts, rows, codes.reshape(-1), scales)
 
 
 class _Residual4:
@@ -296,15 +321,28 @@ _COLUMNS: dict[Precision, tuple[str, ...]] = {
 }
 """Arrays with one element a vector, in the order of `Codes` and `Packed`."""
 
-_PLACES = {"label": "label_offset"}
+_PLACES = {"token": "token_offset", "label": "label_offset"}
 """Which array says where a row's elements begin, if it is not `offset`."""
 
 
-def _check(vectors: NDArray[np.float32], labels: NDArray[np.int32] | None, dim: int) -> None:
+_NONE = np.empty(0, np.uint16)
+
+
+def _check(passage: Tokens, dim: int) -> None:
+    vectors, ids, labels = passage
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise ValueError(f"token vectors of shape {vectors.shape} where the segment has {dim} dimensions")
+    if len(ids) != len(vectors if labels is None else labels):
+        raise ValueError(f"{len(ids)} tokens where vectors or labels are for another number of them")
     if labels is not None and not np.array_equal(np.unique(labels), np.arange(len(vectors))):
         raise ValueError(f"labels must name all of a passage's {len(vectors)} vectors and no others")
+    if len(vectors) > MOST_VECTORS:
+        raise ValueError(f"a passage of {len(vectors)} vectors; the store numbers up to {MOST_VECTORS}")
+
+
+def _narrowed(ids: NDArray[np.int32]) -> NDArray[np.uint16] | NDArray[np.uint32]:
+    """Two bytes a token where the encoder's vocabulary allows it."""
+    return ids.astype(np.uint16) if ids.max(initial=0) < 1 << 16 else ids.astype(np.uint32)
 
 
 def _books(books: Sequence[Codebook]) -> Arrays:
