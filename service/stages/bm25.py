@@ -25,7 +25,8 @@ from indexer.segment.lexical import Lexical, idf
 from indexer.segment.manifest import CollectionSchema, Component, Statistics
 from service.errors import ComponentError
 from service.limits import Limit
-from service.snapshot import Part, Snapshot, Unit
+from service.snapshot import Part, Unit
+from service.stages.lookup import scored, siblings
 from service.stages.retrieved import retrieved
 from service.types import Hits, Scores, Search, Seqs, Stage, Term
 
@@ -127,21 +128,23 @@ class Bm25(Stage):
 
         Order stays: numbers of documents ascend as those of their passages do.
         """
-        seqs, owners = _siblings(search.snapshot, hits.seqs)
-        order = np.lexsort((seqs, -self._score_plain(search, seqs, "passage"), owners))
-        best = order[np.searchsorted(owners[order], np.arange(len(hits)))]
-        return Hits(seqs[best], hits.scores, hits.raw)
+        order = np.argsort(hits.seqs)  # so that postings are read in order
+        seqs, owners = siblings(search, hits.seqs[order])
+        ranking = np.lexsort((seqs, -self._score_plain(search, seqs, "passage"), owners))
+        best = np.empty_like(hits.seqs)
+        best[order] = seqs[ranking[np.searchsorted(owners, np.arange(len(hits)))]]
+        return Hits(best, hits.scores, hits.raw)
 
     def _score_plain(self, search: Search, seqs: Seqs, unit: Unit) -> Scores:
         question = self._question(search, unit)
-        scores, (numbers, rows) = np.zeros(len(seqs), np.float32), search.snapshot.locate(seqs)
-        for number in np.unique(numbers).tolist():
-            search.check_time()
-            part, inside = search.snapshot.parts[number], np.flatnonzero(numbers == number)
-            lexical, places = part.lexical_of(unit), _rows_of(part, unit, rows[inside])
+
+        def score(part: Part, rows: NDArray[np.int64]) -> Scores:
+            lexical = part.lexical_of(unit)
             terms = lexical.lookup(question.terms)
-            scores[inside] = lexical.scores(terms, question.weights, *question.parameters, places)
-        return scores
+            places = _rows_of(part, unit, rows)
+            return lexical.scores(terms, question.weights, *question.parameters, places)
+
+        return scored(search, seqs, score)
 
     def _full(self, search: Search) -> Hits:
         index = search.snapshot.fulltext()
@@ -189,22 +192,6 @@ def _seqs_of(part: Part, unit: Unit, rows: NDArray[np.int64]) -> Seqs:
     """Passage numbers of rows of `part.lexical_of(unit)`; of a document, that of its first."""
     store = part.segment.store
     return store.seqs[rows if unit == "passage" else store.first_row[rows]]
-
-
-def _siblings(snapshot: Snapshot, seqs: Seqs) -> tuple[Seqs, NDArray[np.int64]]:
-    """Every passage of the documents of some passages, those of a document in order, and of which of them."""
-    found, owners = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    numbers, rows = snapshot.locate(seqs)
-    for number in np.unique(numbers).tolist():
-        store, inside = snapshot.parts[number].segment.store, np.flatnonzero(numbers == number)
-        inside = inside[np.argsort(rows[inside])]  # so that postings are read in order
-        documents = store.document_of_row[rows[inside]].astype(np.int64)
-        begins = store.first_row[documents]
-        counts = store.first_row[documents + 1] - begins
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        found.append(store.seqs[np.repeat(begins, counts) + within])
-        owners.append(np.repeat(inside, counts))
-    return np.concatenate(found), np.concatenate(owners)
 
 
 def _terms(lexical: Lexical, question: Question, row: int) -> list[Term]:
