@@ -2,9 +2,9 @@
 
     python -m benchmarks.maxsim [--tokens 100] [--rounds 41]
 
-First 100 passages for a question of 32 vectors on one thread: torch's product, maximum and sum of vectors that
-are a tensor already, and ours with all it takes to collect them. Then 1,000 passages with one thread and with
-two. The runs go by turns, so that the load of the machine is in all of them; ratios are those of medians.
+First 100 passages for a question of 32 vectors on one thread: torch's product, maximum and sum of vectors
+that are a tensor already, and ours with all it takes to collect them. Then 1,000 passages with one thread and
+with two. Runs go by turns, so that the load of the machine is in all of them; ratios are those of medians.
 """
 
 import argparse

@@ -1,9 +1,12 @@
 import numpy as np
 
 from indexer.kernels import compiled_signatures, warm
+from indexer.segment.codec import train_codebook
 from indexer.segment.dense import Dense, merge_dense, write_dense
+from indexer.segment.late import Late, Tokens, merge_late, question, write_late
 from indexer.segment.lexical import Lexical, merge_lexical, write_lexical
 from indexer.segment.store import Store, write_store
+from models.maxsim import reference_products
 
 
 def test_nothing_is_compiled_after_warming(tmp_path):
@@ -11,6 +14,7 @@ def test_nothing_is_compiled_after_warming(tmp_path):
     before = compiled_signatures()
     _use_lexical(tmp_path)
     _use_dense(tmp_path)
+    _use_late(tmp_path)
     _use_store(tmp_path)
     assert compiled_signatures() == before
 
@@ -36,6 +40,18 @@ def _use_dense(path):
     segment.search(query, np.int64(1), None, 0, 1)
     segment.scores(query, np.array([1]))
     merge_dense(path / "dm", [(segment, mask)])
+
+
+def _use_late(path):
+    vectors, rows = np.ones((1, 2), np.float32), np.arange(2)
+    vectors.setflags(write=False)
+    passages = [Tokens(vectors, np.zeros(1, np.int32)), Tokens(vectors[:0], np.zeros(0, np.int32))]
+    for precision, book in (("int8", None), ("residual4", train_codebook(vectors))):
+        write_late(path / precision, passages, 2, precision, book)
+        merge_late(path / "tm", [(Late(path / precision), np.array([True, False]))])
+        for late in (Late(path / precision), Late(path / "tm")):
+            late.scores(question(vectors), rows[: late.rows], reference_products)
+            late.matches(question(vectors), 0, reference_products)
 
 
 def _use_store(path):
