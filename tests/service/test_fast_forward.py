@@ -139,11 +139,11 @@ async def test_no_hits_stay_none(snapshot):
 async def test_without_time_the_hits_stay_as_they_were(snapshot):
     before = (await asked(snapshot, QUESTION, Bm25())).hits
 
-    class Late(FastForward):
+    class Hurried(FastForward):
         async def __call__(self, search, hits):
             return await super().__call__(search.within(0), hits)
 
-    outcome = await asked(snapshot, QUESTION, Bm25(), Late())
+    outcome = await asked(snapshot, QUESTION, Bm25(), Hurried())
     assert outcome.accounts[1]["status"] == "skipped"
     assert scores(outcome.hits) == scores(before)
 
@@ -177,7 +177,10 @@ async def test_neither_segments_nor_early_stopping_change_a_bit(texts, data, que
         n=data.draw(st.integers(1, 3)),
         k=data.draw(st.integers(1, 5)),
     )
-    schema = {"dense_precision": data.draw(st.sampled_from(["bfloat16", "int8"]))}
+    schema = {
+        "dense_precision": data.draw(st.sampled_from(["bfloat16", "int8"])),
+        "dense_coalescing": data.draw(st.sampled_from([None, 0.3])),
+    }
     patient = stage.model_copy(update={"early_stopping": False})
     with folder() as root:
         whole = collection(root / "whole", texts, gone=gone, components=COMPONENTS, **schema)

@@ -32,14 +32,17 @@ def _use_lexical(path):
 
 
 def _use_dense(path):
-    write_dense(path / "d", np.ones((2, 3), np.float32))
-    segment, mask, query = Dense(path / "d"), np.array([True, False]), np.ones(3, np.float32)
+    mask, query = np.array([True, False]), np.ones(3, np.float32)
     query.setflags(write=False)
-    for allowed in (None, mask):
-        segment.search(query, 10, allowed)
-    segment.search(query, np.int64(1), None, 0, 1)
-    segment.scores(query, np.array([1]))
-    merge_dense(path / "dm", [(segment, mask)])
+    for precision, of_row in (("bfloat16", None), ("int8", None), ("int8", np.zeros(2, np.uint32))):
+        write_dense(path / "d", np.ones((1 if of_row is not None else 2, 3), np.float32), precision, of_row)
+        segment = Dense(path / "d")
+        for allowed in (None, mask):
+            segment.search(query, 10, allowed)
+        segment.search(query, np.int64(1), None, 0, 1)
+        segment.scores(query, np.array([1]))
+        assert segment.longest > 1
+        merge_dense(path / "dm", [(segment, mask)])
 
 
 def _use_late(path):
