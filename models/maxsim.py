@@ -86,9 +86,10 @@ def _products_on(codes: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
 
 
 def _through_floats(codes: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-    """Products by float32 if no sum reaches 2**24, up to which it has every integer; by float64 otherwise.
+    """Products by float32 where no sum passes 2**24, up to which it has every integer; by float64 otherwise.
 
-    On CUDA float32 products must not be rounded to TF32, which is torch's default.
+    So also on other devices, which may multiply float32 with fewer bits than it has.
     """
-    kind = torch.float32 if codes.shape[1] <= LARGEST_DIM else torch.float64
+    exact = codes.shape[1] <= LARGEST_DIM and codes.device.type == "cpu"
+    kind = torch.float32 if exact else torch.float64
     return (codes.to(kind) @ asked.to(kind).T).to(torch.int32)

@@ -40,7 +40,7 @@ def gather(
 
 @njit(nogil=True, cache=True)
 def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
-    """Fill the begin of `target`; unlike an assignment of slices, numba makes vector instructions of it."""
+    """Fill the first of `target`: numba makes vector instructions of this, and not of an assignment."""
     for i in range(len(source)):
         target[i] = source[i]
 

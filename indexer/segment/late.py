@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,8 @@ Products = Callable[[NDArray[np.int8], NDArray[np.int8]], NDArray[np.int32]]
 TOGETHER = 4096
 """Vectors that are multiplied at a time, so that they are still in the cache when they are."""
 
-SIXTEEN = 16
+MULTIPLE = 16
+"""Rows of a question's codes: products with another number of rows take up to three times as long."""
 
 MOST_VECTORS = 1 << 16
 """Of a passage, since labels take two bytes."""
@@ -40,7 +41,7 @@ MOST_VECTORS = 1 << 16
 class LateQuestion(NamedTuple):
     """A question's vectors: codes int8 [q or more, dim] and scales float32 [q].
 
-    Codes are filled up with zeros to a multiple of 16 rows, which matrix products are fastest with.
+    Codes are filled up with rows of zeros to a multiple of 16, which matrix products are fastest with.
     """
 
     codes: NDArray[np.int8]
@@ -72,7 +73,7 @@ def question(vectors: NDArray[np.float32]) -> LateQuestion:
     if vectors.ndim != 2 or len(vectors) == 0:
         raise ValueError(f"a question needs at least one vector, not an array of shape {vectors.shape}")
     codes, scales = to_int8(vectors)
-    return LateQuestion(np.pad(codes, ((0, -len(codes) % SIXTEEN), (0, 0))), scales)
+    return LateQuestion(np.pad(codes, ((0, -len(codes) % MULTIPLE), (0, 0))), scales)
 
 
 def mean_of_bests(best: NDArray[np.float32], asked: LateQuestion) -> NDArray[np.float32]:
@@ -217,13 +218,7 @@ def merge_late(path: Path, parts: Sequence[tuple[Late, NDArray[np.bool_]]]) -> N
 
     ValueError for files of different precision or dimensions, and for more than 65,536 centroids.
     """
-    first = parts[0][0]
-    for late, _ in parts:
-        if (late.precision, late.dim) != (first.precision, first.dim):
-            raise ValueError(
-                f"token vectors of {late.dim} dimensions in {late.precision} cannot be merged with those of "
-                f"{first.dim} in {first.precision}"
-            )
+    _check_alike([late for late, _ in parts])
     books, renumbered = _united([late for late, _ in parts])
     small: Arrays = {
         "offset": _running(_kept(parts, "offset")),
@@ -232,19 +227,18 @@ def merge_late(path: Path, parts: Sequence[tuple[Late, NDArray[np.bool_]]]) -> N
         **_books(books),
     }
     shapes = {name: (array.dtype, array.shape) for name, array in small.items()}
-    for name in ("token", "label", *_COLUMNS[first.precision]):
+    moved = ("token", "label", *_COLUMNS[parts[0][0].precision])
+    for name in moved:
         columns = [late._arrays[name] for late, _ in parts]
         length = int(small[_PLACES.get(name, "offset")][-1])
         shapes[name] = (np.result_type(*columns), (length, *columns[0].shape[1:]))
     arrays = create_arrays(path, shapes)
     for name, array in small.items():
         arrays[name][:] = array
-    for name in ("token", "label", *_COLUMNS[first.precision]):
+    for name in moved:
         at = 0
         for (late, keep), numbers in zip(parts, renumbered, strict=True):
-            starts, source = late._arrays[_PLACES.get(name, "offset")], late._arrays[name]
-            for begin, end in _runs(keep):
-                some = source[starts[begin] : starts[end]]
+            for some in _stretches(late, keep, name):
                 arrays[name][at : at + len(some)] = numbers[some] if name == "nearest" else some
                 at += len(some)
 
@@ -324,7 +318,6 @@ _COLUMNS: dict[Precision, tuple[str, ...]] = {
 _PLACES = {"token": "token_offset", "label": "label_offset"}
 """Which array says where a row's elements begin, if it is not `offset`."""
 
-
 _NONE = np.empty(0, np.uint16)
 
 
@@ -338,6 +331,16 @@ def _check(passage: Tokens, dim: int) -> None:
         raise ValueError(f"labels must name all of a passage's {len(vectors)} vectors and no others")
     if len(vectors) > MOST_VECTORS:
         raise ValueError(f"a passage of {len(vectors)} vectors; the store numbers up to {MOST_VECTORS}")
+
+
+def _check_alike(parts: Sequence[Late]) -> None:
+    first = parts[0]
+    for late in parts:
+        if (late.precision, late.dim) != (first.precision, first.dim):
+            raise ValueError(
+                f"token vectors of {late.dim} dimensions in {late.precision} cannot be merged with those of "
+                f"{first.dim} in {first.precision}"
+            )
 
 
 def _narrowed(ids: NDArray[np.int32]) -> NDArray[np.uint16] | NDArray[np.uint32]:
@@ -391,10 +394,12 @@ def _kept(parts: Sequence[tuple[Late, NDArray[np.bool_]]], places: str) -> NDArr
     return np.concatenate([np.diff(late._arrays[places])[keep] for late, keep in parts])
 
 
-def _runs(keep: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Stretches [begin, end) of kept rows."""
+def _stretches(late: Late, keep: NDArray[np.bool_], name: str) -> Iterator[NDArray[Any]]:
+    """What an array has of the kept rows, as views of as many neighbours as there are."""
+    starts = late._arrays[_PLACES.get(name, "offset")]
     edges = np.flatnonzero(np.diff(keep.astype(np.int8), prepend=0, append=0))
-    return [(begin, end) for begin, end in edges.reshape(-1, 2).tolist()]
+    for begin, end in edges.reshape(-1, 2).tolist():
+        yield late._arrays[name][starts[begin] : starts[end]]
 
 
 def _running(sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
