@@ -5,10 +5,11 @@ others, so nothing is ever missing on either side. A document is its passages: `
 `top` score it by all of those the search may find, also such as no retriever found (Leonhardt et al.,
 "Efficient Neural Ranking using Forward Indexes", WWW 2022; extended in "… and Lightweight Encoders", 2023).
 
-Early stopping leaves out look-ups and nothing else: see `service.interpolate`. It is as safe for documents,
-since neither a mean nor a maximum of cosines exceeds what no cosine exceeds, and with `minmax`, which is of
-the incoming scores only: they are all known beforehand, and their order stays. Cosines are never normalised
-here; their extremes would be known only once all were looked up.
+Early stopping leaves out look-ups and nothing else: see `service.interpolate`, and for what it saves
+`benchmarks.early_stopping`. It is as safe for documents, since neither a mean nor a maximum of cosines
+exceeds what no cosine exceeds, and with `minmax`, which is of the incoming scores only: they are all known
+beforehand, and their order stays. Cosines are never normalised here; their extremes would be known only once
+all were looked up.
 """
 
 from collections.abc import Mapping
@@ -23,11 +24,11 @@ from service.interpolate import bound_of_products, interpolate
 from service.limits import Limit
 from service.stages.dense import question_vector
 from service.stages.group import Group
-from service.stages.lookup import scored, siblings
+from service.stages.lookup import siblings
 from service.stages.normalise import minmax
 from service.types import Hits, Scores, Search, Seqs, Stage
 
-FIRST_BLOCK = 64
+FIRST_BLOCK = 128
 """Candidates that are looked up before the bound is; below that a look costs more than it can save."""
 
 Aggregate = Literal["max", "mean", "first", "top"]
@@ -54,7 +55,9 @@ class FastForward(Stage):
     )
     n: int = Field(3, ge=1, le=1000, description="Passages that `top` looks at.")
     early_stopping: bool = Field(
-        True, description="Look up no more vectors than it takes to be sure of the k best."
+        False,
+        description="Look up no more vectors than it takes to be sure of the `k` best, which stay the same. "
+        "It pays where vectors are read from the disk; in memory a look-up costs next to nothing.",
     )
 
     async def __call__(self, search: Search, hits: Hits) -> Hits:
@@ -71,31 +74,72 @@ class FastForward(Stage):
         before = candidates.scores.astype(np.float64)
         if self.normalisation == "minmax":
             before = minmax(candidates.scores, hits.scores)
-        seqs = candidates.seqs.copy()
-
-        def look_up(block: slice) -> Scores:
-            seqs[block], cosines = self._look_up(search, candidates.seqs[block], question)
-            return cosines
-
-        bound = self._bound(search, question) if self.early_stopping and self.k < len(seqs) else None
+        bound = self._bound(search, question) if self.early_stopping and self.k < len(candidates) else None
+        vectors = self._vectors(search, candidates, question)
         scores, cosines = interpolate(
-            before, look_up, self.sparse_weight, bound, self.k, max(self.k, FIRST_BLOCK)
+            before, vectors.look_up, self.sparse_weight, bound, self.k, max(self.k, FIRST_BLOCK)
         )
         search.notes.counts["scored"] = len(scores)
         raw = candidates.take(slice(0, len(scores))).raw
-        return Hits(seqs[: len(scores)], scores, _with_cosines(raw, cosines)).best(self.k)
+        return Hits(vectors.stand[: len(scores)], scores, _with_cosines(raw, cosines)).best(self.k)
 
-    def _look_up(self, search: Search, seqs: Seqs, question: Scores) -> tuple[Seqs, Scores]:
-        """For every candidate the passage that it stands on from now on, and its dense score."""
+    def _vectors(self, search: Search, candidates: Hits, question: Scores) -> "_Vectors":
         if self.aggregate == "passage":
-            return seqs, _cosines(search, seqs, question)
-        passages, owners = siblings(search, seqs)
-        cosines = _cosines(search, passages, question)
-        stand, scores = aggregated(cosines, owners, self.aggregate, self.n)
-        return passages[stand], scores
+            return _Vectors(search, candidates.seqs, question)
+        passages, owners = siblings(search, candidates.seqs)
+        return _Documents(search, passages, question, owners, self.aggregate, self.n)
 
     def _bound(self, search: Search, question: Scores) -> float:
         return bound_of_products(question, max(part.dense.longest for part in search.snapshot.parts))
+
+
+class _Vectors:
+    """Looks up the vectors of passages; every candidate is one and stands on itself.
+
+    Where the passages lie is found out for all at once, which costs less than for some of them again and
+    again; the vectors are what is read a block at a time.
+    """
+
+    def __init__(self, search: Search, passages: Seqs, question: Scores) -> None:
+        self.stand = passages
+        self._search, self._question = search, question
+        self._parts, self._rows = search.snapshot.locate(passages)
+
+    def look_up(self, block: slice) -> Scores:
+        """The dense scores of these candidates. DeadlineError if there is no time for it."""
+        self._search.check_time()
+        parts, rows = self._parts[block], self._rows[block]
+        cosines = np.empty(len(rows), np.float32)
+        for number in np.unique(parts).tolist():
+            inside = parts == number
+            dense = self._search.snapshot.parts[number].dense
+            cosines[inside] = dense.scores(self._question, rows[inside])
+        return cosines
+
+
+class _Documents(_Vectors):
+    """Every candidate is a document, the owner of some passages; where it stands is known once looked up."""
+
+    def __init__(
+        self,
+        search: Search,
+        passages: Seqs,
+        question: Scores,
+        owners: NDArray[np.intp],
+        how: Aggregate,
+        n: int,
+    ) -> None:
+        super().__init__(search, passages, question)
+        self._passages, self._owners, self._how, self._n = passages, owners, how, n
+        self._begins = np.searchsorted(owners, np.arange(owners[-1] + 2))
+        self.stand = passages[self._begins[:-1]]
+
+    def look_up(self, block: slice) -> Scores:
+        begin, end = self._begins[[block.start, block.stop]].tolist()
+        cosines = super().look_up(slice(begin, end))
+        stand, scores = aggregated(cosines, self._owners[begin:end] - block.start, self._how, self._n)
+        self.stand[block] = self._passages[begin:end][stand]
+        return scores
 
 
 def aggregated(
@@ -117,10 +161,6 @@ def aggregated(
     counted = np.arange(len(owners)) - begins[owners] < (n if how == "top" else len(owners))
     totals = np.bincount(owners[counted], cosines[order][counted].astype(np.float64))
     return best, (totals / np.bincount(owners[counted])).astype(np.float32)
-
-
-def _cosines(search: Search, seqs: Seqs, question: Scores) -> Scores:
-    return scored(search, seqs, lambda part, rows: part.dense.scores(question, rows))
 
 
 def _with_cosines(raw: Mapping[str, Scores], cosines: Scores) -> dict[str, Scores]:

@@ -152,10 +152,10 @@ async def test_the_number_of_look_ups_is_said(tmp_path):
     """One passage says the word twice, two blocks of others once, and bm25 counts for nearly everything."""
     texts = ["moon moon", *["moon cat"] * (2 * FIRST_BLOCK)]
     snapshot = collection(tmp_path, texts, components=COMPONENTS)
-    outcome = await asked(snapshot, "moon", Bm25(), FastForward(sparse_weight=0.99, k=1))
+    outcome = await asked(snapshot, "moon", Bm25(), FastForward(sparse_weight=0.99, k=1, early_stopping=True))
     assert [account.get("scored") for account in outcome.accounts] == [None, FIRST_BLOCK]
     assert outcome.hits.seqs.tolist() == [0]
-    stage = FastForward(sparse_weight=0.99, k=1, early_stopping=False)
+    stage = FastForward(sparse_weight=0.99, k=1)
     outcome = await asked(snapshot, "moon", Bm25(), stage)
     assert outcome.accounts[1]["scored"] == len(texts)
 
@@ -176,6 +176,7 @@ async def test_neither_segments_nor_early_stopping_change_a_bit(texts, data, que
         aggregate=data.draw(st.sampled_from(["passage", "max", "mean", "first", "top"])),
         n=data.draw(st.integers(1, 3)),
         k=data.draw(st.integers(1, 5)),
+        early_stopping=True,
     )
     schema = {
         "dense_precision": data.draw(st.sampled_from(["bfloat16", "int8"])),
