@@ -15,19 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.document import Document
-from indexer.encoders import CollectionEncoders, Encoder, Scorer
+from indexer.encoders import CollectionEncoders, Encoder, LateEncoder, Scorer
 from indexer.passages import Span, clip, encode_text, joint_offsets, split, title_limit, word_offsets
 from indexer.segment.analyzer import Analyzer
+from indexer.segment.coalesce import coalesce
 from indexer.segment.columns import write_columns
 from indexer.segment.dense import write_dense
 from indexer.segment.durable import fsync_directory, fsync_tree
+from indexer.segment.late import write_late
 from indexer.segment.lexical import write_lexical
 from indexer.segment.lists import add_lists
 from indexer.segment.manifest import CollectionSchema, FileEntry, SegmentEntry
 from indexer.segment.quality import write_quality
-from indexer.segment.segment import COLUMNS, DENSE, DOCUMENTS, LEXICAL, QUALITY, SPARSE, STORE
+from indexer.segment.segment import COLUMNS, DENSE, DOCUMENTS, LATE, LEXICAL, QUALITY, SPARSE, STORE
 from indexer.segment.sparse import write_sparse
 from indexer.segment.store import write_store
+from indexer.token_vectors import codebook, token_rows
 from models.csr import Csr, prune
 
 logger = logging.getLogger(__name__)
@@ -112,8 +115,11 @@ def build_segment(
     texts, report = passages.encoded_texts(), _counted(progress, rows * len(readers))
     if "dense" in schema.components:
         assert encoders.dense is not None, "a dense component needs an encoder"
-        write_dense(path / DENSE, encoders.dense.encode(texts, progress=report))
+        _write_dense(path, passages, encoders.dense.encode(texts, progress=report), schema)
     pruned = _write_sparse(path, texts, schema, encoders, report) if "sparse" in schema.components else 0
+    if "late" in schema.components:
+        assert encoders.late is not None, "late interaction needs an encoder"
+        _write_late(path, texts, schema, encoders.late, report)
     return seal(path, rows, len(documents), first_seq, first_seq + rows - 1, pruned)
 
 
@@ -182,6 +188,15 @@ def _write_terms(path: Path, passages: Passages, analyzer: Analyzer, schema: Col
         write_lexical(path / DOCUMENTS, whole, titles)
 
 
+def _write_dense(
+    path: Path, passages: Passages, vectors: NDArray[np.float32], schema: CollectionSchema
+) -> None:
+    vector_of_row = None
+    if schema.dense_coalescing is not None:
+        vectors, vector_of_row = coalesce(vectors, passages.document_of_row, schema.dense_coalescing)
+    write_dense(path / DENSE, vectors, schema.dense_precision, vector_of_row)
+
+
 def _write_sparse(
     path: Path,
     texts: Sequence[str],
@@ -200,6 +215,17 @@ def _write_sparse(
     write_sparse(path / SPARSE, vectors, encoder.ceiling, encoder.vocabulary, pieces)
     add_lists(path / SPARSE)
     return int((~kept).sum())
+
+
+def _write_late(
+    path: Path,
+    texts: Sequence[str],
+    schema: CollectionSchema,
+    encoder: LateEncoder,
+    report: Callable[[int], None],
+) -> None:
+    rows = token_rows(texts, schema, encoder, report)
+    write_late(path / LATE, rows, encoder.dim, schema.late_precision, codebook(schema, encoder))
 
 
 def _worthy(path: Path, texts: Sequence[str], schema: CollectionSchema, scorer: Scorer | None) -> Mask:

@@ -78,6 +78,10 @@ class LateEncoder(Encoder, Protocol):
         """Return float32[rows, dim] for each text; `progress` hears of every few texts how many they are."""
         ...
 
+    def sample_texts(self) -> list[str]:
+        """Return texts that a codebook of its vectors can be made from; always the same."""
+        ...
+
     def pieces(self, texts: Sequence[str]) -> Sequence[tuple[NDArray[np.int32], NDArray[np.int64]]]:
         """Return for each text which vocabulary entry a row stands for, and which of its characters."""
         ...

@@ -16,11 +16,12 @@ from indexer.build import fresh_directory, seal
 from indexer.part import Mask, Part
 from indexer.segment.columns import merge_columns
 from indexer.segment.dense import merge_dense
+from indexer.segment.late import merge_late
 from indexer.segment.lexical import merge_lexical
 from indexer.segment.lists import add_lists
 from indexer.segment.manifest import SegmentEntry
 from indexer.segment.quality import merge_quality
-from indexer.segment.segment import COLUMNS, DENSE, DOCUMENTS, LEXICAL, QUALITY, SPARSE, STORE
+from indexer.segment.segment import COLUMNS, DENSE, DOCUMENTS, LATE, LEXICAL, QUALITY, SPARSE, STORE
 from indexer.segment.sparse import merge_sparse
 from indexer.segment.store import merge_store
 
@@ -60,6 +61,8 @@ class Merge:
         if sparse := [(segment.sparse, keep) for segment, keep in kept if segment.sparse is not None]:
             merge_sparse(path / SPARSE, sparse)
             add_lists(path / SPARSE)
+        if late := [(segment.late, keep) for segment, keep in kept if segment.late is not None]:
+            merge_late(path / LATE, late)
         if quality := [(segment.quality, keep) for segment, keep in kept if segment.quality is not None]:
             merge_quality(path / QUALITY, quality)
         return self._seal(path)

@@ -10,7 +10,7 @@ Punctuation of passages gets no vector (nothing that is asked is found by a comm
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 
 BUDGET = 2048
 """Padded tokens per forward: enough to fill the cores, little enough to stay in their caches."""
+
+
+SAMPLED = 48
+"""Words of a sample text."""
 
 
 class LateEncoder:
@@ -127,7 +131,16 @@ class LateEncoder:
         layout = self._layouts[kind]
         return [layout.pieces(encoding, laid) for encoding, laid in self._laid(texts, kind)]
 
-    def words(self, ids: Sequence[int] | NDArray[np.integer]) -> list[str]:
+    def sample_texts(self) -> list[str]:
+        """Texts that say every whole word of the vocabulary once, some dozens each, always the same.
+
+        What a codebook of this encoder's vectors is made from: it then depends on nothing else.
+        """
+        vocabulary = [word.strip() for word in self.words(range(self._whole.get_vocab_size()))]
+        words = [word for word in vocabulary if word.isalpha()]
+        return [" ".join(words[at : at + SAMPLED]) for at in range(0, len(words), SAMPLED)]
+
+    def words(self, ids: Iterable[int] | NDArray[np.integer]) -> list[str]:
         """Tokens as a reader would write them ("##s" for a piece that continues a word)."""
         return [self._whole.decode([int(each)], skip_special_tokens=False) for each in ids]
 

@@ -68,4 +68,5 @@ def _account(
         "in": before,
         "out": after,
         "inputs": notes.inputs,
+        **notes.counts,
     }

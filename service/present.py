@@ -10,27 +10,28 @@ from functools import partial
 from indexer.segment.highlight import highlights
 from indexer.segment.store import Store
 from service.schema import Hit, SearchRequest, Shown
-from service.stages import AnyStage, Bm25, Fuse, Sparse
+from service.stages import AnyStage, Bm25, Fuse, Late, Sparse
 from service.types import Hits, Search
 
+Explaining = Bm25 | Sparse | Late
 Marker = Callable[[str], list[str]]  # a passage's text to fragments with the question's words marked
 
 
 def present(search: Search, stages: Sequence[AnyStage], hits: Hits, request: SearchRequest) -> list[Hit]:
     """The page's hits in order, with the fields that were asked for."""
-    by_terms = list(_by_terms(stages))
-    marker = _marker(search, by_terms) if request.highlight else None
+    explaining = list(_explaining(stages))
+    marker = _marker(search, explaining) if request.highlight else None
     shown = _hits(search, hits, request.fields, marker)
     if request.explain:
-        _explain(search, by_terms, hits, shown)
+        _explain(search, explaining, hits, shown)
     return shown
 
 
-def _explain(search: Search, stages: Sequence[Bm25 | Sparse], hits: Hits, shown: Sequence[Hit]) -> None:
-    """Add to every hit what the terms gave to it, by the first stage of each kind."""
+def _explain(search: Search, stages: Sequence[Explaining], hits: Hits, shown: Sequence[Hit]) -> None:
+    """Add to every hit what terms or tokens gave to it, by the first stage of each kind."""
     for stage in {stage.stage: stage for stage in reversed(stages)}.values():
-        for hit, terms in zip(shown, stage.explain(search, hits.seqs), strict=True):
-            hit.setdefault("explanation", {})[stage.stage] = terms
+        for hit, found in zip(shown, stage.explain(search, hits.seqs), strict=True):
+            hit.setdefault("explanation", {})[stage.stage] = found
 
 
 def _hits(search: Search, hits: Hits, fields: Sequence[Shown], marker: Marker | None) -> list[Hit]:
@@ -67,7 +68,7 @@ def _hit(store: Store, row: int, fields: Sequence[Shown], marker: Marker | None)
     return hit
 
 
-def _marker(search: Search, stages: Sequence[Bm25 | Sparse]) -> Marker:
+def _marker(search: Search, stages: Sequence[Explaining]) -> Marker:
     """How a passage is highlighted: by the question's terms, or by what full syntax asks for."""
     snapshot = search.snapshot
     index = snapshot.fulltext()
@@ -77,11 +78,11 @@ def _marker(search: Search, stages: Sequence[Bm25 | Sparse]) -> Marker:
     return partial(highlights, snapshot.analyzer, frozenset(snapshot.analyzer.analyze(search.query)))
 
 
-def _by_terms(stages: Sequence[AnyStage]) -> Iterator[Bm25 | Sparse]:
-    """The stages of a pipeline that match terms, those inside of fusion included."""
+def _explaining(stages: Sequence[AnyStage]) -> Iterator[Explaining]:
+    """The stages of a pipeline that match terms or tokens, those inside of fusion included."""
     for stage in stages:
-        if isinstance(stage, Bm25 | Sparse):
+        if isinstance(stage, Explaining):
             yield stage
         elif isinstance(stage, Fuse):
             for pipeline in stage.inputs:
-                yield from _by_terms(pipeline)
+                yield from _explaining(pipeline)

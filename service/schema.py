@@ -24,7 +24,7 @@ from indexer.segment.manifest import COMPONENTS, CollectionSchema, Component
 from service.errors import Problem
 from service.limits import SCHEMA, Limit, whole_number, whole_numbers
 from service.stages import Pipeline
-from service.types import Account, Term
+from service.types import Account, Match, Term
 
 Shown = Literal["title", "text", "metadata", "passage"]
 DEFAULT_FIELDS: tuple[Shown, ...] = ("title", "metadata", "passage")
@@ -73,7 +73,7 @@ class SearchRequest(Request):
         DEFAULT_FIELDS, max_length=4, description="Parts of a document that a hit shows."
     )
     highlight: bool = Field(False, description="Show the passages' words that were asked for.")
-    explain: bool = Field(False, description="Show what each term gave to a bm25 or sparse score.")
+    explain: bool = Field(False, description="Show what each term gave to a bm25 or sparse score, and which tokens met in a late one.")
     group_by: Literal["document", "passage"] = Field(
         "document",
         description="`passage` leaves out the pipeline's last `group`, so one document may come often.",
@@ -159,7 +159,7 @@ class Passage(TypedDict):
 
 class Hit(TypedDict):
     """A document, or a passage of one. `scores` has the score of every retriever that found the passage,
-    `explanation` what each term gave to those of bm25 and sparse, most first.
+    `explanation` what each term gave to those of bm25 and sparse, most first, and which tokens met in late's.
     """
 
     id: str
@@ -170,7 +170,7 @@ class Hit(TypedDict):
     text: NotRequired[str]
     metadata: NotRequired[dict[str, Any]]
     highlights: NotRequired[list[str]]
-    explanation: NotRequired[dict[str, list[Term]]]
+    explanation: NotRequired[dict[str, list[Term] | list[Match]]]
 
 
 class SearchResponse(TypedDict):

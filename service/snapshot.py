@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.dense import Dense
 from indexer.segment.fulltext import Fulltext
+from indexer.segment.late import Late
 from indexer.segment.lexical import Lexical, idf
 from indexer.segment.manifest import CollectionSchema, Manifest, SegmentEntry, Statistics
 from indexer.segment.segment import Segment, open_segment
@@ -67,6 +68,12 @@ class Part:
         """The sparse vectors; only for a collection that has them."""
         assert self.segment.sparse is not None, "the collection has no sparse"
         return self.segment.sparse
+
+    @property
+    def late(self) -> Late:
+        """The token vectors; only for a collection that has them."""
+        assert self.segment.late is not None, "the collection has no late interaction"
+        return self.segment.late
 
     @cached_property
     def piece_frequencies(self) -> NDArray[np.int64]:

@@ -11,12 +11,12 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from indexer.segment.manifest import Component
 from service.errors import DeadlineError
@@ -41,10 +41,12 @@ Account = TypedDict(
         "in": int,
         "out": int,
         "inputs": list[list["Account"]],
+        "scored": NotRequired[int],
     },
 )
 Account.__doc__ = (
-    "What became of a stage: ran, degraded (on less than was asked) or skipped, and what it cost."
+    "What became of a stage: ran, degraded (on less than was asked) or skipped, and what it cost. `scored`: how "
+    "many of the hits a rescoring stage had to look at."
 )
 
 
@@ -75,6 +77,7 @@ class Notes:
 
     reasons: list[str] = field(default_factory=list)
     inputs: list[list[Account]] = field(default_factory=list)
+    counts: dict[Literal["scored"], int] = field(default_factory=dict)
 
 
 class Term(TypedDict):

@@ -4,7 +4,8 @@
 that reads weights, tokenises and runs a forward is the production code. Its vectors mean nothing.
 `WordOverlapEncoder` has the interface of `models.dense.DenseEncoder` without weights: the cosine of two
 texts is the share of words they have in common, so rankings are predictable by eye. It needs no torch.
-`tiny_sparse_encoder` and `WordOverlapSparseEncoder` are the same two for `models.sparse.SparseEncoder`.
+`tiny_sparse_encoder` and `WordOverlapSparseEncoder` are the same two for `models.sparse.SparseEncoder`;
+`WordOverlapLateEncoder` is the second for `models.late.LateEncoder`.
 """
 
 import json
@@ -250,12 +251,80 @@ class WordOverlapSparseEncoder:
         return term
 
 
+class WordOverlapLateEncoder:
+    """Words in, a direction for each of them out: float32 [words, 64], in the order of the text.
+
+    A token is a lower-cased word. MaxSim of two texts is the share of the first one's words that the second
+    has too. A text without words has one vector, which no word has. Two words share a direction with
+    probability 1/63.
+    """
+
+    name = "word-overlap-late"
+    fingerprint = "word-overlap-late-64"
+    dim = 64
+    dtype = "float32"
+
+    _seen = {0: "[nothing]"}  # noqa: RUF012 - shared by all, as weights are
+
+    def __init__(self, max_tokens: int = 256) -> None:
+        self.max_tokens = max_tokens
+
+    def tokenize(self, texts: Sequence[str], kind: str = "document") -> list[list[int]]:
+        return [[self._direction(word) for word in self._words(text)] or [0] for text in texts]
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.object_]:
+        found = np.empty(len(tokens), np.object_)
+        for number, ids in enumerate(tokens):
+            found[number] = np.eye(self.dim, dtype=np.float32)[list(ids)]
+        return found
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        kind: str = "document",
+        budget: int = 4096,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        vectors = self.forward(self.tokenize(texts, kind))
+        if progress is not None:
+            progress(len(texts))
+        return list(vectors)
+
+    def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        return [
+            np.array([match.span() for match in WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)
+            for text in texts
+        ]
+
+    def pieces(self, texts: Sequence[str], kind: str = "document") -> list[tuple[Any, Any]]:
+        return [
+            (np.array(ids, np.int32), spans[: len(ids)] if len(spans) else np.zeros((1, 2), np.int64))
+            for ids, spans in zip(self.tokenize(texts, kind), self.offsets(texts), strict=True)
+        ]
+
+    def words(self, ids: Sequence[int] | NDArray[np.integer]) -> list[str]:
+        return [self._seen[int(each)] for each in ids]
+
+    def sample_texts(self) -> list[str]:
+        return ["tide moon sea water", "cat dog rain sun"]
+
+    def _words(self, text: str) -> list[str]:
+        return WORD.findall(text.lower())[: self.max_tokens]
+
+    def _direction(self, word: str) -> int:
+        direction = 1 + crc32(word.encode("utf-8", "replace")) % (self.dim - 1)
+        self._seen[direction] = word
+        return direction
+
+
 def word_overlap(role: str, name: str) -> Any:
     """Load an encoder by word overlap, whatever its name, or a scorer."""
     if role == "quality":
         from models.quality import load_quality
 
         return load_quality(name)
+    if role == "late":
+        return WordOverlapLateEncoder()
     return WordOverlapSparseEncoder() if role == "sparse" else WordOverlapEncoder()
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.columns import Columns
 from indexer.segment.dense import Dense
+from indexer.segment.late import Late
 from indexer.segment.lexical import Lexical
 from indexer.segment.manifest import SegmentEntry, check_sizes, verify_files
 from indexer.segment.quality import Quality
@@ -24,6 +25,7 @@ __all__ = [
     "COLUMNS",
     "DENSE",
     "DOCUMENTS",
+    "LATE",
     "LEXICAL",
     "QUALITY",
     "SPARSE",
@@ -39,6 +41,7 @@ LEXICAL = "lexical.bin"
 DOCUMENTS = "documents.bin"
 DENSE = "dense.bin"
 SPARSE = "sparse.bin"
+LATE = "late.bin"
 QUALITY = "quality.bin"
 
 
@@ -59,6 +62,7 @@ class Segment:
     document_lexical: Lexical | None
     dense: Dense | None
     sparse: Sparse | None
+    late: Late | None
     quality: Quality | None
 
     def by_document(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -80,6 +84,7 @@ def open_segment(path: Path, entry: SegmentEntry) -> Segment:
         document_lexical=Lexical(path / DOCUMENTS) if DOCUMENTS in entry.files else None,
         dense=Dense(path / DENSE) if DENSE in entry.files else None,
         sparse=Sparse(path / SPARSE) if SPARSE in entry.files else None,
+        late=Late(path / LATE) if LATE in entry.files else None,
         quality=Quality(path / QUALITY) if QUALITY in entry.files else None,
     )
     _check_rows(segment, entry)
@@ -94,6 +99,8 @@ def _check_rows(segment: Segment, entry: SegmentEntry) -> None:
         rows[DENSE] = segment.dense.rows
     if segment.sparse is not None:
         rows[SPARSE] = segment.sparse.rows
+    if segment.late is not None:
+        rows[LATE] = segment.late.rows
     if segment.quality is not None:
         rows[QUALITY] = segment.quality.rows
     expected = dict.fromkeys(rows, entry.rows)

@@ -61,7 +61,7 @@ class TrialRun:
 
         def load(role: Role, name: str) -> Loaded:
             net = self._load(role, name)
-            if role == "quality":
+            if role in ("late", "quality"):  # token vectors would fill the disk
                 return net
             encoders.append(cached(role, net, self.cache / "encodings", dataset.resolve().name))
             return encoders[-1]

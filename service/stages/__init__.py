@@ -8,13 +8,29 @@ from pydantic import Field, Strict
 
 from service.stages.bm25 import Bm25
 from service.stages.dense import Dense
+from service.stages.fast_forward import FastForward
+from service.stages.feedback import Feedback
 from service.stages.fuse import Fuse
 from service.stages.group import Group
+from service.stages.late import Late
 from service.stages.sparse import Sparse
 
-__all__ = ["AnyStage", "Bm25", "Dense", "Fuse", "Group", "Pipeline", "Sparse"]
+__all__ = [
+    "AnyStage",
+    "Bm25",
+    "Dense",
+    "FastForward",
+    "Feedback",
+    "Fuse",
+    "Group",
+    "Late",
+    "Pipeline",
+    "Sparse",
+]
 
-AnyStage = Annotated[Bm25 | Dense | Sparse | Fuse | Group, Field(discriminator="stage")]
+AnyStage = Annotated[
+    Bm25 | Dense | Sparse | FastForward | Late | Fuse | Feedback | Group, Field(discriminator="stage")
+]
 Pipeline = Annotated[tuple[AnyStage, ...], Strict(False), Field(min_length=1)]
 
 Fuse.model_rebuild(_types_namespace={"Pipeline": Pipeline})
