@@ -77,7 +77,7 @@ class Feedback(Stage):
         0, ge=0, le=MOST_PASSAGES, description="Last hits taken for irrelevant, none of the best among them."
     )
     terms: int = Field(
-        30, ge=1, le=1000, description="Heaviest vocabulary entries kept of the best hits, if `sparse`."
+        50, ge=1, le=1000, description="Heaviest vocabulary entries kept of the best hits, if `sparse`."
     )
     k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(1000, description="Hits found.")
 
