@@ -77,6 +77,7 @@ def open_folder(weights: Weights, path: Path, device: str, dtype: torch.dtype) -
 
     Raises ValueError with the name of the weights if it is none we know.
     """
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if (path / FILE).is_file():
         return _with_recipe(weights, path, device, dtype)
     if _is_multi_vector(path):
@@ -205,7 +206,6 @@ def _states(name: str, path: Path, device: str, dtype: torch.dtype) -> States:
 
 
 def _of_dense(name: str, path: Path, device: str, dtype: torch.dtype) -> States:
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     said = _json(path / "config_sentence_transformers.json").get("model_type")
     if said not in (None, "SentenceTransformer"):
         raise ValueError(f"{name} is a {said}, not an encoder whose token states are vectors")
