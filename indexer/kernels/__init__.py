@@ -105,12 +105,12 @@ def _warm_sparse(mask: NDArray[np.bool_]) -> None:
 
 def _warm_late(starts: NDArray[np.int64], scales: NDArray[np.float32]) -> None:
     """One row with one vector of two dimensions, stored both ways."""
-    row, codes, pairs = np.zeros(1, np.int64), np.zeros((1, 2), np.int8), np.zeros((1, 256), np.uint16)
+    row, codes = np.zeros(1, np.int64), np.zeros((1, 2), np.int8)
     packed, centroid = np.zeros((1, 1), np.uint8), np.zeros(1, np.uint16)
     maxsim.gather(codes[0], scales, starts, row, codes[0].copy(), scales.copy())
-    stored = (packed, scales, starts, row, centroid, codes, centroid, pairs)
+    spread, pairs = np.zeros(1, np.uint8), np.zeros((1, 1, 256), np.uint16)
+    stored = (packed, scales, starts, row, centroid, spread, codes, centroid, pairs)
     maxsim.gather_packed(*stored, codes.copy(), np.zeros((1, 1), np.uint16), scales.copy())
     maxsim.means(maxsim.bests(np.zeros((1, 16), np.int32), scales, starts, 1), scales)
-    cutoffs, values = np.zeros(maxsim.CUTOFFS, np.float32), np.zeros(maxsim.CUTOFFS + 1, np.int8)
-    vectors = np.ones((1, 2), np.float32)
-    maxsim.pack_residuals(vectors, centroid, codes, np.float32(1), cutoffs, values, packed, scales.copy())
+    book = (codes, scales, np.ones(1, np.float64), np.zeros((1, 16), np.int8))
+    maxsim.pack_residuals(np.ones((1, 2), np.float32), *book, centroid, spread, packed, scales.copy())

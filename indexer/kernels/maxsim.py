@@ -16,9 +16,6 @@ from indexer.kernels.scalars import Real
 NOTHING = np.float32(-1.0)
 """The score of a row without vectors: the lowest cosine."""
 
-CUTOFFS = 15
-"""Borders between the 16 values that half a byte can have."""
-
 
 @njit(nogil=True, cache=True)
 def gather(
@@ -52,6 +49,7 @@ def gather_packed(
     starts: NDArray[np.int64],
     rows: NDArray[np.int64],
     nearest: NDArray[np.uint16],
+    spreads: NDArray[np.uint8],
     centroids: NDArray[np.int8],
     book_of: NDArray[np.uint16],
     pairs: NDArray[np.uint16],
@@ -61,14 +59,14 @@ def gather_packed(
 ) -> None:
     """As `gather`, of vectors stored as the number of a centroid and residuals of half a byte.
 
-    `pairs`, uint16 [books, 256], has the two int8 residuals that a byte of a codebook stands for, and
-    `book_of` each centroid's codebook. `out_pairs` is the memory of `out_codes`, two codes an element.
+    `pairs`, uint16 [books, spreads, 256], has the two int8 residuals that a byte stands for, and `book_of`
+    each centroid's codebook. `out_pairs` is the memory of `out_codes`, two codes an element.
     """
     at = 0
     for row in rows:
         for vector in range(starts[row], starts[row + 1]):
             centroid = nearest[vector]
-            _look_up(pairs[book_of[centroid]], packed[vector], out_pairs[at])
+            _look_up(pairs[book_of[centroid], spreads[vector]], packed[vector], out_pairs[at])
             _add(centroids[centroid], out_codes[at])
             out_scales[at] = scales[vector]
             at += 1
@@ -120,28 +118,36 @@ def means(found: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np
 @njit(nogil=True, cache=True)
 def pack_residuals(
     vectors: NDArray[np.float32],
-    nearest: NDArray[np.uint16],
     centroids: NDArray[np.int8],
-    step: Real,
-    cutoffs: NDArray[np.float32],
-    weights: NDArray[np.int8],
+    steps: NDArray[np.float32],
+    spreads: NDArray[np.float64],
+    values: NDArray[np.int8],
+    nearest: NDArray[np.uint16],
+    out_spreads: NDArray[np.uint8],
     packed: NDArray[np.uint8],
     scales: NDArray[np.float32],
 ) -> None:
-    """Fill `packed`, uint8 [vectors, dim / 2], and `scales` with the residual codes of some vectors.
+    """Fill `out_spreads`, `packed`, uint8 [vectors, dim / 2] of zeros, and `scales` with some vectors' codes.
 
-    Residuals are those of the vectors' directions, in units of `step`; the scale gives what is decoded the
-    length of the original. An even dimension is the lower half of its byte.
+    Residuals are those of the vectors' directions from their `nearest` centroids, in steps of these. What
+    codes stand for is `values`, int8 [spreads, 16]. The scale gives what is decoded the length of the
+    original. An even dimension is the lower half of its byte.
     """
+    residuals = np.empty(vectors.shape[1], np.float64)
     for vector in range(len(vectors)):
         x, centroid = vectors[vector], centroids[nearest[vector]]
-        length, decoded = _length(x), 0.0
-        unit = np.float64(step) * length if length > 0 else 1.0
+        length, largest, decoded = _length(x), 0.0, 0.0
+        unit = np.float64(steps[nearest[vector]]) * length if length > 0 else 1.0
         for i in range(len(x)):
-            code = _bucket(cutoffs, x[i] / unit - centroid[i])
-            value = np.float64(centroid[i]) + np.float64(weights[code])
+            residuals[i] = x[i] / unit - centroid[i]
+            largest = max(largest, abs(residuals[i]))
+        spread = _first_from(spreads, largest)
+        for i in range(len(x)):
+            code = _closest(values[spread], residuals[i])
+            value = np.float64(centroid[i]) + np.float64(values[spread, code])
             decoded += value * value
             packed[vector, i >> 1] |= np.uint8(code << (4 * (i & 1)))
+        out_spreads[vector] = spread
         scales[vector] = length / np.sqrt(decoded) if decoded > 0 else 0.0
 
 
@@ -154,9 +160,18 @@ def _length(x: NDArray[np.float32]) -> np.float64:
 
 
 @njit(nogil=True, cache=True)
-def _bucket(cutoffs: NDArray[np.float32], value: Real) -> int:
-    """How many borders are at or below a value."""
+def _first_from(spreads: NDArray[np.float64], largest: Real) -> int:
+    """The number of the first spread that is not smaller; the last if all are."""
+    for i in range(len(spreads) - 1):
+        if spreads[i] >= largest:
+            return i
+    return len(spreads) - 1
+
+
+@njit(nogil=True, cache=True)
+def _closest(values: NDArray[np.int8], residual: Real) -> int:
+    """The number of the ascending value that is closest; of two the larger."""
     below = 0
-    for cutoff in cutoffs:
-        below += cutoff <= value
+    for i in range(len(values) - 1):
+        below += np.float64(values[i]) + np.float64(values[i + 1]) <= 2 * residual
     return below

@@ -264,10 +264,11 @@ class _Residual4:
     """Vectors that are decoded when they are copied."""
 
     def __init__(self, arrays: Arrays) -> None:
-        self._packed, self._scales, self._nearest = arrays["packed"], arrays["scale"], arrays["nearest"]
+        self._packed, self._scales = arrays["packed"], arrays["scale"]
+        self._nearest, self._spreads = arrays["nearest"], arrays["spread"]
         self._centroids: NDArray[np.int8] = arrays["centroid"]
         self.dim: int = self._centroids.shape[1]
-        self._pairs = np.stack([pairs_of(book.weights) for book in _read_books(arrays)])
+        self._pairs = np.stack([pairs_of(book.levels) for book in _read_books(arrays)])
         sizes = np.diff(arrays["book_start"])
         self._book_of = np.repeat(np.arange(len(sizes)), sizes).astype(np.uint16)
 
@@ -284,6 +285,7 @@ class _Residual4:
             starts,
             rows,
             self._nearest,
+            self._spreads,
             self._centroids,
             self._book_of,
             self._pairs,
@@ -311,7 +313,7 @@ _SCRATCH = _Scratch()
 
 _COLUMNS: dict[Precision, tuple[str, ...]] = {
     "int8": ("code", "scale"),
-    "residual4": ("nearest", "packed", "scale"),
+    "residual4": ("nearest", "spread", "packed", "scale"),
 }
 """Arrays with one element a vector, in the order of `Codes` and `Packed`."""
 
@@ -354,17 +356,17 @@ def _books(books: Sequence[Codebook]) -> Arrays:
     return {
         "centroid": np.concatenate([book.centroids for book in books]),
         "book_start": _running([len(book.centroids) for book in books]),
-        "cutoff": np.stack([book.cutoffs for book in books]),
-        "weight": np.stack([book.weights for book in books]),
-        "step": np.array([book.step for book in books], np.float32),
+        "step": np.concatenate([book.steps for book in books]),
+        "level": np.stack([book.levels for book in books]),
     }
 
 
 def _read_books(arrays: Arrays) -> list[Codebook]:
-    starts = arrays["book_start"].tolist()
-    centroids = [arrays["centroid"][begin:end] for begin, end in pairwise(starts)]
-    columns = zip(centroids, arrays["cutoff"], arrays["weight"], arrays["step"], strict=True)
-    return [Codebook(*column) for column in columns]
+    stretches = pairwise(arrays["book_start"].tolist())
+    return [
+        Codebook(arrays["centroid"][begin:end], arrays["step"][begin:end], levels)
+        for (begin, end), levels in zip(stretches, arrays["level"], strict=True)
+    ]
 
 
 def _united(parts: Sequence[Late]) -> tuple[list[Codebook], list[NDArray[np.uint16]]]:

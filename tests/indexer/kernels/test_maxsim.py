@@ -17,16 +17,16 @@ def test_rows_are_copied_one_after_another():
 def test_residuals_are_added_to_their_own_centroid_by_their_own_book():
     packed, nearest = np.array([[0x10], [0x10], [0x01]], np.uint8), np.array([0, 1, 1], np.uint16)
     centroids, book_of = np.array([[100, -100], [0, 0]], np.int8), np.array([0, 1], np.uint16)
-    pairs = np.zeros((2, 256), np.uint16)
-    for book in range(2):  # half a byte b stands for b * 10 in the first book, for -b in the second
-        values = np.arange(16) * (10 if book == 0 else -1)
+    pairs, spreads = np.zeros((2, 3, 256), np.uint16), np.array([0, 0, 2], np.uint8)
+    for book, spread, factor in ((0, 0, 10), (1, 0, -1), (1, 2, -3)):  # what half a byte of 1 stands for
+        values = np.arange(16) * factor
         both = np.stack([values[np.arange(256) % 16], values[np.arange(256) // 16]], 1).astype(np.int8)
-        pairs[book] = both.view(np.uint16)[:, 0]
+        pairs[book, spread] = both.view(np.uint16)[:, 0]
     codes, scales = np.zeros((3, 2), np.int8), np.zeros(3, np.float32)
     rows = np.array([2, 0])
-    stored = (packed, SCALES, STARTS, rows, nearest, centroids, book_of, pairs)
+    stored = (packed, SCALES, STARTS, rows, nearest, spreads, centroids, book_of, pairs)
     gather_packed(*stored, codes, codes.view(np.uint16), scales)
-    assert codes.tolist() == [[-1, 0], [100, -90], [0, -1]]
+    assert codes.tolist() == [[-3, 0], [100, -90], [0, -1]]
     assert scales.tolist() == [3, 1, 2]
 
 
@@ -37,12 +37,13 @@ def test_the_best_of_a_row_is_chosen_after_scaling():
     assert means(found, np.array([0.5, 2], np.float32)).tolist() == [(6 - 10) / 2, -1, -0.75]
 
 
-def test_a_bucket_is_the_number_of_borders_at_or_below():
-    vectors = np.array([[3, 4], [0, 0]], np.float32)  # the direction (0.6, 0.8), 6 and 8 steps of 0.1
-    cutoffs, weights = np.arange(1, 16, dtype=np.float32), np.arange(16).astype(np.int8)
-    packed, scales = np.zeros((2, 1), np.uint8), np.ones(2, np.float32)
-    zeros, centroids = np.zeros(2, np.uint16), np.zeros((1, 2), np.int8)
-    step = np.float32(0.0999)  # a little less than a tenth, so that nothing lies on a border
-    pack_residuals(vectors, zeros, centroids, step, cutoffs, weights, packed, scales)
-    assert packed[:, 0].tolist() == [6 | 8 << 4, 0]
+def test_a_code_is_the_closest_value_at_the_spread_of_the_largest_residual():
+    # the direction (0.6, 0.8) is 6 and 8 steps of 0.1 from a centroid of zeros: the spread is 9 and not 4
+    vectors, values = np.array([[3, 4], [0, 0]], np.float32), np.zeros((3, 16), np.int8)
+    values[1] = np.arange(16)
+    packed, scales, spreads = np.zeros((2, 1), np.uint8), np.ones(2, np.float32), np.ones(2, np.uint8)
+    book = (np.zeros((1, 2), np.int8), np.array([0.1], np.float32), np.array([4.0, 9.0, 100.0]), values)
+    pack_residuals(vectors, *book, np.zeros(2, np.uint16), spreads, packed, scales)
+    assert packed[0, 0] == 6 | 8 << 4
+    assert spreads.tolist() == [1, 0]
     assert scales.tolist() == [0.5, 0]

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from indexer.segment.codec import Codebook, pairs_of, to_int8, to_residuals, train_codebook
+from indexer.segment.codec import (
+    SPREADS,
+    Codebook,
+    pairs_of,
+    to_int8,
+    to_residuals,
+    train_codebook,
+    values_of,
+)
 
 
 def unit(vectors):
@@ -17,8 +25,8 @@ def alike(n, dim, seed=0, spread=0.5):
 
 
 def decoded(stored, book):
-    low, high = stored.packed & 15, stored.packed >> 4
-    residuals = book.weights[np.stack([low, high], axis=2)].reshape(len(low), -1)
+    codes = np.stack([stored.packed & 15, stored.packed >> 4], axis=2).reshape(len(stored.packed), -1)
+    residuals = np.take_along_axis(values_of(book.levels)[stored.spreads], codes.astype(int), axis=1)
     return (book.centroids[stored.nearest].astype(np.float32) + residuals) * stored.scales[:, None]
 
 
@@ -46,20 +54,21 @@ def test_what_cannot_be_compared_is_refused(wrong):
             refuse(vectors)
 
 
-# Cutoffs at the half steps: a bucket is the nearest whole number from -8 to 7.
+# In steps of a tenth the centroids are (10, 0) and (0, 10); levels are eighths of the largest residual.
 BOOK = Codebook(
     np.array([[10, 0], [0, 10]], np.int8),
-    np.arange(-7.5, 7.5, dtype=np.float32),
-    np.arange(-8, 8, dtype=np.int8),
-    np.float32(0.1),
+    np.array([0.1, 0.1], np.float32),
+    (np.arange(-8, 8) / 8).astype(np.float32),
 )
 
 
-def test_a_vector_is_its_nearest_centroid_and_a_bucket_a_dimension():
-    # (0.8, 0.6) is 2 below and 6 above the first centroid in steps of 0.1: buckets 6 and 14
+def test_a_vector_is_its_nearest_centroid_and_a_level_a_dimension():
+    # (0.8, 0.6) is 2 steps below and 6 above the first centroid. Above 6 the next spread is 2 ** (11 / 4) =
+    # 6.73; its eighths are 0.84, so that -2 is the second below zero and 6 the seventh, rounded, above it.
     stored = to_residuals(np.array([[0.8, 0.6], [0.6, 0.8]], np.float32), BOOK)
     assert stored.nearest.tolist() == [0, 1]
-    assert stored.packed.tolist() == [[6 | 14 << 4], [14 | 6 << 4]]
+    assert stored.spreads.tolist() == [11, 11]
+    assert stored.packed.tolist() == [[6 | 15 << 4], [15 | 6 << 4]]
     assert decoded(stored, BOOK) == pytest.approx(np.array([[0.8, 0.6], [0.6, 0.8]]), abs=1e-6)
 
 
@@ -70,9 +79,17 @@ def test_the_length_is_kept_and_nothing_stays_nothing():
 
 
 def test_pairs_are_the_lower_half_of_a_byte_first():
-    pairs = pairs_of(BOOK.weights).view(np.int8).reshape(256, 2)
-    assert pairs[6 | 14 << 4].tolist() == [-2, 6]
-    assert pairs[15].tolist() == [7, -8]
+    pairs = pairs_of(BOOK.levels).view(np.int8).reshape(len(SPREADS), 256, 2)
+    assert pairs[12, 6 | 14 << 4].tolist() == [-2, 6]  # the spread of 8 steps: a level is one
+    assert pairs[24, 15].tolist() == [56, -64]
+
+
+def test_what_a_codebook_has_not_seen_still_keeps_its_direction():
+    book = train_codebook(alike(4000, 64), 64)
+    others = alike(300, 64, seed=3, spread=1.0)
+    found = cosines(others, decoded(to_residuals(others, book), book))
+    assert found.mean() > 0.995
+    assert found.min() > 0.95
 
 
 def test_a_round_trip_keeps_directions():
@@ -108,9 +125,8 @@ def test_a_codebook_is_a_function_of_samples_and_seed():
 
 def test_no_sum_of_centroid_and_residual_leaves_int8():
     book = train_codebook(unit(np.random.default_rng(0).standard_normal((3000, 4))), 200)
-    sums = book.centroids.astype(int)[:, :, None] + book.weights.astype(int)
-    assert np.abs(sums).max() <= 127
-    assert (np.diff(book.cutoffs) > 0).all()
+    assert np.abs(book.centroids.astype(int)).max() + np.abs(values_of(book.levels).astype(int)).max() <= 127
+    assert (np.diff(book.levels) > 0).all()
 
 
 def test_few_samples_give_few_centroids():

@@ -192,7 +192,7 @@ def test_codebooks_that_differ_are_all_kept_and_equal_ones_once(tmp_path):
 def test_more_centroids_than_can_be_numbered_are_refused(tmp_path):
     def book(fill):
         centroids = np.full((40_000, 2), fill, np.int8)
-        return Codebook(centroids, np.zeros(15, np.float32), np.zeros(16, np.int8), np.float32(0.01))
+        return Codebook(centroids, np.ones(40_000, np.float32), np.zeros(16, np.float32))
 
     parts = [late(tmp_path / str(fill), plain([[1, 0]]), codebook=book(fill)) for fill in (1, 2)]
     with pytest.raises(ValueError, match="80000 centroids"):
