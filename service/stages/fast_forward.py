@@ -42,10 +42,14 @@ class FastForward(Stage):
     stage: Literal["fast_forward"] = "fast_forward"
     k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(1000, description="Hits kept.")
     sparse_weight: float = Field(
-        0.1, ge=0, le=1, description="Share of the score so far; the rest is the cosine's."
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of the score so far; the rest is the cosine's. Of bm25's own scores, not "
+        "normalised, 0.05 does about what 0.2 does of normalised ones.",
     )
     normalisation: Literal["none", "minmax"] = Field(
-        "none", description="Of the score so far; `minmax`: on [0, 1] over the hits that come in."
+        "minmax", description="Of the score so far; `minmax`: on [0, 1] over the hits that come in."
     )
     aggregate: Literal["passage", "max", "mean", "first", "top"] = Field(
         "passage",
