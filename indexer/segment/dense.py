@@ -1,7 +1,7 @@
 """Vectors of passages, as bfloat16 in an unsigned 16-bit array or as 8-bit integers with a scale each.
 
-bfloat16 is half the bytes of float32 at a cosine change of about 1e-5, and widening is a shift, so a scan is
-bound by memory; 8 bits are half of that again at about 1e-4. The question stays float32. Search is exact:
+bfloat16 is half the bytes of float32 at a cosine change of about 2e-4, and widening is a shift, so a scan is
+bound by memory; 8 bits are half of that again at about 4e-4. The question stays float32. Search is exact:
 every allowed row is scored, in blocks if the caller wants to look at its deadline in between. A score is
 summed in one fixed order, so it does not depend on block or segment.
 

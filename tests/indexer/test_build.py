@@ -95,6 +95,19 @@ def test_vectors_are_of_title_and_passage_together(tmp_path: Path):
     assert scores[1] < 0.2
 
 
+def test_vectors_are_as_coarse_as_the_schema_says_and_shared_within_a_document(tmp_path: Path):
+    document = Document(id="a", text="Sea tide moon rain sun. " * 6 + "Cats sleep all day long.")
+    given = (document, document.model_copy(update={"id": "b"}))
+    _, apart = build(tmp_path, *given, overlap_sentences=0, dense_precision="int8")
+    _, shared = build(tmp_path, *given, overlap_sentences=0, dense_coalescing=0.1)
+    assert apart.dense is not None
+    assert shared.dense is not None
+    assert (apart.dense.vectors, apart.dense.stored.codes.dtype) == (6, np.int8)
+    assert (shared.dense.vectors, shared.dense.stored.codes.dtype) == (4, np.uint16)
+    assert shared.dense.vector_of_row.tolist() == [0, 0, 1, 2, 2, 3], "documents share none"
+    assert passages(shared) == passages(apart), "passages are as they were"
+
+
 def words(segment: Segment, row: int) -> set[str]:
     """Which words of the tests have a weight in a passage's sparse vector."""
     assert segment.sparse is not None
