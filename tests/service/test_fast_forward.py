@@ -22,6 +22,7 @@ from tests.service.on_disk import asked, collection, folder
 COMPONENTS: Any = ("bm25", "dense")
 TEXTS = ["moon. tide sea rain sun.", "moon moon cat dog. moon sea.", "cat sleeps all day."]
 QUESTION = "moon sea"
+BM25 = Bm25(unit="passage")
 # Passages 0 and 1 are of the first text, 2 and 3 of the second, 4 is the third.
 COSINES = {0: 1 / math.sqrt(2), 1: 1 / math.sqrt(8), 2: 1 / math.sqrt(3), 3: 1.0, 4: 0.0}
 
@@ -33,7 +34,7 @@ def snapshot(tmp_path) -> Snapshot:
 
 
 async def rescored(snapshot: Snapshot, **fields: Any) -> Hits:
-    return (await asked(snapshot, QUESTION, Bm25(), FastForward(**fields))).hits
+    return (await asked(snapshot, QUESTION, BM25, FastForward(**fields))).hits
 
 
 # aggregation of cosines, on arrays
@@ -82,13 +83,11 @@ async def test_hits_are_scored_by_both(snapshot):
 
 
 async def test_at_either_end_the_order_is_that_of_one_side(snapshot):
-    sparse = (await asked(snapshot, QUESTION, Bm25())).hits
-    only = (
-        await asked(snapshot, QUESTION, Bm25(), FastForward(sparse_weight=1.0, normalisation="none"))
-    ).hits
+    sparse = (await asked(snapshot, QUESTION, BM25)).hits
+    only = (await asked(snapshot, QUESTION, BM25, FastForward(sparse_weight=1.0, normalisation="none"))).hits
     assert scores(only) == scores(sparse)
     dense = (await asked(snapshot, QUESTION, Dense())).hits
-    only = (await asked(snapshot, QUESTION, Bm25(), FastForward(sparse_weight=0.0))).hits
+    only = (await asked(snapshot, QUESTION, BM25, FastForward(sparse_weight=0.0))).hits
     assert only.scores.tolist() == dense.scores[dense.seqs != 4].tolist()
     assert only.seqs.tolist() == dense.seqs[dense.seqs != 4].tolist() == [3, 0, 2, 1]
 
@@ -117,15 +116,15 @@ async def test_passages_that_nothing_found_count_for_their_document(tmp_path):
     """The second passage of the first document does not say the word."""
     texts = ["tide moon cat dog. sea moon.", "tide cat."]
     snapshot = collection(tmp_path, texts, components=COMPONENTS)
-    found = (await asked(snapshot, "tide", Bm25())).hits
+    found = (await asked(snapshot, "tide", BM25)).hits
     assert set(found.seqs.tolist()) == {0, 2}
     stage = FastForward(sparse_weight=0.0, aggregate="mean")
-    found = (await asked(snapshot, "tide", Bm25(), stage)).hits
+    found = (await asked(snapshot, "tide", BM25, stage)).hits
     assert scores(found) == {2: pytest.approx(0.7071, abs=0.01), 0: pytest.approx(0.25, abs=0.01)}
 
 
 async def test_a_cosine_that_dense_retrieval_left_is_kept(snapshot):
-    both = Fuse(inputs=((Bm25(),), (Dense(k=1),)))
+    both = Fuse(inputs=((BM25,), (Dense(k=1),)))
     before = (await asked(snapshot, QUESTION, both)).hits
     after = (await asked(snapshot, QUESTION, both, FastForward(sparse_weight=0.5))).hits
     assert np.isnan(before.raw["dense"]).sum() == 3
@@ -134,18 +133,18 @@ async def test_a_cosine_that_dense_retrieval_left_is_kept(snapshot):
 
 
 async def test_no_hits_stay_none(snapshot):
-    outcome = await asked(snapshot, "owl", Bm25(), FastForward())
+    outcome = await asked(snapshot, "owl", BM25, FastForward())
     assert (len(outcome.hits), outcome.accounts[1]["status"]) == (0, "ran")
 
 
 async def test_without_time_the_hits_stay_as_they_were(snapshot):
-    before = (await asked(snapshot, QUESTION, Bm25())).hits
+    before = (await asked(snapshot, QUESTION, BM25)).hits
 
     class Hurried(FastForward):
         async def __call__(self, search, hits):
             return await super().__call__(search.within(0), hits)
 
-    outcome = await asked(snapshot, QUESTION, Bm25(), Hurried())
+    outcome = await asked(snapshot, QUESTION, BM25, Hurried())
     assert outcome.accounts[1]["status"] == "skipped"
     assert scores(outcome.hits) == scores(before)
 
@@ -154,11 +153,11 @@ async def test_the_number_of_look_ups_is_said(tmp_path):
     """One passage says the word twice, two blocks of others once, and bm25 counts for nearly everything."""
     texts = ["moon moon", *["moon cat"] * (2 * FIRST_BLOCK)]
     snapshot = collection(tmp_path, texts, components=COMPONENTS)
-    outcome = await asked(snapshot, "moon", Bm25(), FastForward(sparse_weight=0.99, k=1, early_stopping=True))
+    outcome = await asked(snapshot, "moon", BM25, FastForward(sparse_weight=0.99, k=1, early_stopping=True))
     assert [account.get("scored") for account in outcome.accounts] == [None, FIRST_BLOCK]
     assert outcome.hits.seqs.tolist() == [0]
     stage = FastForward(sparse_weight=0.99, k=1)
-    outcome = await asked(snapshot, "moon", Bm25(), stage)
+    outcome = await asked(snapshot, "moon", BM25, stage)
     assert outcome.accounts[1]["scored"] == len(texts)
 
 
@@ -181,17 +180,19 @@ async def test_neither_segments_nor_early_stopping_change_a_bit(texts, data, que
         early_stopping=True,
     )
     schema = {
+        "lexical_unit": "document",
         "dense_precision": data.draw(st.sampled_from(["bfloat16", "int8"])),
         "dense_coalescing": data.draw(st.sampled_from([None, 0.3])),
     }
+    bm25 = Bm25(unit=data.draw(st.sampled_from(["passage", "document"])))
     patient = stage.model_copy(update={"early_stopping": False})
     with folder() as root:
         whole = collection(root / "whole", texts, gone=gone, components=COMPONENTS, **schema)
         cut = collection(root / "cut", texts, cuts, gone, components=COMPONENTS, **schema)
         merged = collection(root / "merged", texts, cuts, gone, merge=True, components=COMPONENTS, **schema)
-        wanted = found(await asked(whole, question, Bm25(), patient))
+        wanted = found(await asked(whole, question, bm25, patient))
         for snapshot in (whole, cut, merged):
-            assert found(await asked(snapshot, question, Bm25(), stage)) == wanted
+            assert found(await asked(snapshot, question, bm25, stage)) == wanted
 
 
 def found(outcome: Outcome) -> list[Any]:
@@ -201,5 +202,5 @@ def found(outcome: Outcome) -> list[Any]:
 
 async def test_a_filter_is_kept_to(snapshot):
     stage = FastForward(aggregate="max")
-    outcome = await asked(snapshot, QUESTION, Bm25(), stage, Group(), documents=[1, 2])
+    outcome = await asked(snapshot, QUESTION, BM25, stage, Group(), documents=[1, 2])
     assert outcome.hits.seqs.tolist() == [3]
