@@ -44,7 +44,7 @@ from service.evaluation import answer_of
 
 COLLECTION = "bench"
 CHUNK = 512
-PIPELINES = ("bm25", "dense", "sparse", "hybrid", "sparse_hybrid")
+PIPELINES = ("bm25", "dense", "sparse", "hybrid", "fast", "balanced")
 Times = dict[str, list[float]]  # what -> milliseconds
 
 

@@ -5,7 +5,6 @@ documents in float32 would be gigabytes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,8 @@ from models.pooling import clusters, hierarchical, pool
 
 BLOCK = 256
 """Texts encoded together: enough to batch by length, some hundred megabytes of vectors at most."""
+
+_CODEBOOKS: dict[str, Codebook] = {}  # by fingerprint of the encoder; each takes seconds to make
 
 
 def token_rows(
@@ -39,12 +40,12 @@ def codebook(schema: CollectionSchema, encoder: LateEncoder) -> Codebook | None:
     It depends on the encoder alone: on its vectors of texts made of its own vocabulary. So vectors get the
     same codes in whichever segment they are, and segments can be merged without decoding.
     """
-    return None if schema.late_precision == "int8" else _codebook(encoder)
-
-
-@cache
-def _codebook(encoder: LateEncoder) -> Codebook:
-    return train_codebook(np.concatenate(encoder.encode(encoder.sample_texts())))
+    if schema.late_precision == "int8":
+        return None
+    if encoder.fingerprint not in _CODEBOOKS:
+        samples = encoder.encode(encoder.sample_texts())
+        _CODEBOOKS[encoder.fingerprint] = train_codebook(np.concatenate(samples))
+    return _CODEBOOKS[encoder.fingerprint]
 
 
 def _labels(

@@ -2,8 +2,9 @@
 
 Many tokens of a passage say nearly the same, so half of its vectors can go at little loss. Labels say for
 every token which vector stands for it: they are what an explanation needs, and any grouping, also one by
-whole words, ends in the same `pool`. A mean is shorter than its members and stays so: then its similarity to
-anything is no larger than the largest of theirs.
+whole words, ends in the same `pool`. A mean is shorter than its members, so the words of a mixed cluster
+would be met less well than those of a pure one whatever is asked: `pool` makes it a unit vector again. (On
+cosqa that is .015 nDCG@10 of MaxSim alone, on vaswani .005, on time -.004.)
 
 Pure functions over float32 [n, dim] vectors of unit length; the same input gives the same labels.
 """
@@ -17,8 +18,14 @@ ROUNDS = 4
 
 
 def pool(vectors: NDArray[np.float32], labels: NDArray[np.integer]) -> NDArray[np.float32]:
-    """As `means`, of labels that may be any integers: vectors are in the order of their first appearance."""
-    return means(vectors, numbering(labels))
+    """One unit vector a label, float32 [clusters, dim], in the order of the labels' first appearance.
+
+    Labels may be any integers. The mean of vectors that cancel out stays 0.
+    """
+    averages = means(vectors, numbering(labels))
+    lengths = np.linalg.norm(averages, axis=1, keepdims=True)
+    units: NDArray[np.float32] = (averages / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return units
 
 
 def means(vectors: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -24,27 +24,26 @@ from service.present import present
 from service.schema import SearchRequest, SearchResponse
 from service.settings import Limits, Settings
 from service.snapshot import Part, Snapshot
-from service.stages import AnyStage, Bm25, Dense, Fuse, Group, Pipeline, Sparse
+from service.stages import AnyStage, Bm25, Dense, FastForward, Fuse, Group, Late, Pipeline, Sparse
 from service.types import Mask, Nets, Search
 from service.workers import Workers
+
+_WORDS = Fuse(inputs=((Bm25(),), (Sparse(),)), weights=(0.7, 0.3), unit="document")
+_MEANING = FastForward(sparse_weight=0.15, normalisation="minmax", aggregate="max")
 
 NAMED: Mapping[str, Pipeline] = {
     "bm25": (Bm25(), Group()),
     "dense": (Dense(), Group()),
     "sparse": (Sparse(), Group()),
     "hybrid": (
-        Fuse(inputs=((Bm25(k=300),), (Dense(k=300),)), weights=(0.5, 0.5), unit="document"),
+        Fuse(inputs=((Bm25(k=300),), (Dense(k=300),)), weights=(0.4, 0.6), unit="document"),
         Group(),
     ),
-    "sparse_hybrid": (
-        Fuse(
-            inputs=((Bm25(k=300),), (Sparse(k=300),), (Dense(k=300),)),
-            weights=(0.2, 0.2, 0.6),
-            unit="document",
-        ),
-        Group(),
-    ),
+    "fast": (_WORDS, Group()),
+    "balanced": (_WORDS, _MEANING, Group()),
+    "precise": (_WORDS, _MEANING, Late(k=100, weight=0.6, aggregate="max"), Group()),
 }
+"""Weights and depths were chosen on cosqa, vaswani and time: docs/decisions/0011."""
 
 
 def named_pipelines(given: Mapping[str, list[dict[str, Any]]]) -> dict[str, Pipeline]:
@@ -119,17 +118,21 @@ class Engine:
 
 
 def _default(components: Sequence[Component]) -> str | Pipeline:
-    """`hybrid` where there are words and vectors, else what there is, two retrievers fused like those."""
-    if {"bm25", "dense"} <= set(components):
-        return "hybrid"
-    if len(components) == 1:
-        return components[0]
+    """`balanced` or, without sparse, `hybrid`; else what there is, two retrievers fused in equal parts.
+
+    Never late interaction: it is opted for by naming a pipeline.
+    """
+    retrieving = [each for each in components if each != "late"]
+    if {"bm25", "dense"} <= set(retrieving):
+        return "balanced" if "sparse" in retrieving else "hybrid"
+    if len(retrieving) == 1:
+        return retrieving[0]
     retrievers: Mapping[Component, AnyStage] = {
         "bm25": Bm25(k=300),
         "dense": Dense(k=300),
         "sparse": Sparse(k=300),
     }
-    return (Fuse(inputs=tuple((retrievers[each],) for each in components), unit="document"), Group())
+    return (Fuse(inputs=tuple((retrievers[each],) for each in retrieving), unit="document"), Group())
 
 
 def needs(stages: Sequence[AnyStage]) -> set[Component]:
@@ -139,11 +142,21 @@ def needs(stages: Sequence[AnyStage]) -> set[Component]:
 
 
 def ungrouped(stages: Pipeline) -> Pipeline:
-    """The same pipeline giving passages: its last stage does not group, and a first fusion fuses passages."""
-    first, *rest = stages[:-1] if isinstance(stages[-1], Group) else stages
-    if isinstance(first, Fuse):
-        first = first.model_copy(update={"unit": "passage"})
-    return (first, *rest)
+    """The same pipeline giving passages: its last stage does not group, and its others are of passages."""
+    kept = stages[:-1] if isinstance(stages[-1], Group) else stages
+    return tuple(_of_passages(stage) for stage in kept)
+
+
+def _of_passages(stage: AnyStage) -> AnyStage:
+    changes: dict[str, Any] = {}
+    if isinstance(stage, Fuse):
+        inputs = tuple(tuple(map(_of_passages, pipeline)) for pipeline in stage.inputs)
+        changes = {"unit": "passage", "inputs": inputs}
+    elif isinstance(stage, Bm25):
+        changes = {"unit": "passage"}
+    elif isinstance(stage, FastForward | Late):
+        changes = {"aggregate": "passage"}
+    return stage.model_copy(update=changes)
 
 
 def check(stages: Sequence[AnyStage], schema: CollectionSchema, most: Limits) -> None:
@@ -180,6 +193,8 @@ def _check(stages: Sequence[AnyStage], schema: CollectionSchema) -> None:
                 f"with {list(schema.components)}: leave the stage out, or make a collection with "
                 f"PUT /v1/collections/NAME {wanted} and index it again"
             )
+        if isinstance(stage, Bm25):
+            stage.unit_of(schema)
         if isinstance(stage, Fuse):
             for pipeline in stage.inputs:
                 _check(pipeline, schema)

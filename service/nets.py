@@ -122,7 +122,7 @@ class Nets:
         return cast(SparseEncoder, running.net).finish(made, "query").row(0)
 
     async def query_tokens(self, encoder: str, fingerprint: str | None, query: str) -> NDArray[np.float32]:
-        """The token vectors of one question, encoded together with what others ask just now: [tokens, dim]."""
+        """The token vectors of one question, encoded with what others ask just now: float32[tokens, dim]."""
         running = await self.get("late", encoder, fingerprint)
         vectors: NDArray[np.float32] = await _encode(running.batcher, query)
         return vectors

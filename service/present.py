@@ -11,7 +11,7 @@ from indexer.segment.highlight import highlights
 from indexer.segment.store import Store
 from service.schema import Hit, SearchRequest, Shown
 from service.stages import AnyStage, Bm25, Fuse, Late, Sparse
-from service.types import Hits, Search
+from service.types import Hits, Match, Search, Term
 
 Explaining = Bm25 | Sparse | Late
 Marker = Callable[[str], list[str]]  # a passage's text to fragments with the question's words marked
@@ -30,7 +30,8 @@ def present(search: Search, stages: Sequence[AnyStage], hits: Hits, request: Sea
 def _explain(search: Search, stages: Sequence[Explaining], hits: Hits, shown: Sequence[Hit]) -> None:
     """Add to every hit what terms or tokens gave to it, by the first stage of each kind."""
     for stage in {stage.stage: stage for stage in reversed(stages)}.values():
-        for hit, found in zip(shown, stage.explain(search, hits.seqs), strict=True):
+        explained: Sequence[list[Term] | list[Match]] = stage.explain(search, hits.seqs)
+        for hit, found in zip(shown, explained, strict=True):
             hit.setdefault("explanation", {})[stage.stage] = found
 
 

@@ -73,7 +73,10 @@ class SearchRequest(Request):
         DEFAULT_FIELDS, max_length=4, description="Parts of a document that a hit shows."
     )
     highlight: bool = Field(False, description="Show the passages' words that were asked for.")
-    explain: bool = Field(False, description="Show what each term gave to a bm25 or sparse score, and which tokens met in a late one.")
+    explain: bool = Field(
+        False,
+        description="Show what each term gave to a bm25 or sparse score, and which tokens met in a late one.",
+    )
     group_by: Literal["document", "passage"] = Field(
         "document",
         description="`passage` leaves out the pipeline's last `group`, so one document may come often.",

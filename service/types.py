@@ -11,12 +11,12 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, NotRequired, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from indexer.segment.manifest import Component
 from service.errors import DeadlineError
@@ -45,8 +45,8 @@ Account = TypedDict(
     },
 )
 Account.__doc__ = (
-    "What became of a stage: ran, degraded (on less than was asked) or skipped, and what it cost. `scored`: how "
-    "many of the hits a rescoring stage had to look at."
+    "What became of a stage: ran, degraded (on less than was asked) or skipped, and what it cost. `scored`: "
+    "how many of the hits a rescoring stage had to look at."
 )
 
 
@@ -71,13 +71,19 @@ class Hits:
         return self.take(np.lexsort((self.seqs, -self.scores))[:k])
 
 
+class Counts(TypedDict, total=False):
+    """What an account says beyond times and numbers of hits."""
+
+    scored: int
+
+
 @dataclass(frozen=True, slots=True)
 class Notes:
     """What a stage says of its own run beside its hits."""
 
     reasons: list[str] = field(default_factory=list)
     inputs: list[list[Account]] = field(default_factory=list)
-    counts: dict[Literal["scored"], int] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
 
 
 class Term(TypedDict):
@@ -92,8 +98,8 @@ class Term(TypedDict):
 
 
 class Match(TypedDict):
-    """A token of the question and the passage's tokens that met it best: those that one vector stands for, and
-    the cosine of the two vectors. A late-interaction score is the mean of these cosines.
+    """A token of the question and the passage's tokens that met it best: those that one vector stands for,
+    and the cosine of the two vectors. A late-interaction score is the mean of these cosines.
     """
 
     query_token: str

@@ -52,7 +52,8 @@ class CollectionSchema(_Value):
     language: str = Field("en", description="Analyser of plain words: one of the languages in /v1/limits.")
     components: tuple[Component, ...] = Field(COMPONENTS, min_length=1)
     lexical_unit: Literal["passage", "document"] = Field(
-        "passage", description="What bm25 scores; `document` suits long ones and takes twice the room."
+        "document",
+        description="What bm25 scores; `document` is better at long ones, and takes twice the room.",
     )
     encoder: str = Field(DEFAULT_ENCODER, min_length=1, max_length=512)
     chunking: Literal["separate", "late"] = Field(
@@ -73,9 +74,9 @@ class CollectionSchema(_Value):
         "int8", description="Of stored token vectors; `residual4` takes half the room."
     )
     late_pooling: Pooling = Field(
-        "hierarchical",
-        description="Which token vectors of a passage become one: alike ones, those of the same word, or as "
-        "many as leave `late_pool` clusters.",
+        "words",
+        description="Which token vectors of a passage become one: those of the same word, alike ones "
+        "(`hierarchical`), or as many as leave `late_pool` of them (`clusters`).",
     )
     late_pool: int = Field(
         2, ge=1, le=1024, description="How many become one (`hierarchical`), or are left (`clusters`)."
@@ -226,6 +227,12 @@ class Manifest(_Value):
     statistics: Statistics = Statistics()
     fingerprints: dict[str, str] = Field(default_factory=dict)
     created: float = Field(default_factory=time.time)
+
+    @field_validator("schema_", mode="before")
+    @classmethod
+    def _as_it_was_made(cls, value: Any) -> Any:
+        """Before collections could be scored by documents they were by passages, and did not say so."""
+        return {"lexical_unit": "passage", **value} if isinstance(value, dict) else value
 
     def successor(self, **changes: Any) -> "Manifest":
         """The next generation: this one with `changes`, checked like any other manifest."""

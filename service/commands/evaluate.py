@@ -31,7 +31,7 @@ from service.commands.common import (
 if TYPE_CHECKING:
     from service.evaluation import Qrels, Report
 
-DEFAULT_PIPELINES = ("bm25", "dense", "sparse", "hybrid", "sparse_hybrid")
+DEFAULT_PIPELINES = ("bm25", "dense", "sparse", "hybrid", "fast", "balanced", "precise")
 MEASURE_NAMES = ("nDCG@10", "MRR@10", "Recall@100", "MAP")
 
 
@@ -65,7 +65,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="A named pipeline; give it again for more. The others are tested against the first.",
-            show_default="bm25 dense sparse hybrid sparse_hybrid",
+            show_default=" ".join(DEFAULT_PIPELINES),
         ),
     ] = None,
     queries: Annotated[
@@ -103,7 +103,8 @@ def _measure(
 ) -> "dict[str, Report]":
     from service.commands.encoding_cache import cache_home
 
-    prepare_environment(cache_home(), (schema.get("encoder", ""), schema.get("sparse_encoder", "")))
+    named = (schema.get(field, "") for field in ("encoder", "sparse_encoder", "late_encoder"))
+    prepare_environment(cache_home(), tuple(named))
 
     from service.commands.trial_run import TrialRun
     from service.evaluation import compare

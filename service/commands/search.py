@@ -19,7 +19,7 @@ def search(
     url: Url = None,
     api_key: ApiKey = None,
     pipeline: Annotated[
-        str | None, typer.Option(help="bm25, dense, sparse, hybrid, sparse_hybrid or one of yours.")
+        str | None, typer.Option(help="bm25, dense, sparse, hybrid, fast, balanced, precise or one of yours.")
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Number of hits.")] = 5,
     as_json: Json = False,

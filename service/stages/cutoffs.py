@@ -11,10 +11,10 @@ from service.types import Scores
 
 
 def worth_scoring(scores: Scores, final: int, alpha: float) -> int:
-    """Candidate pruning: how many of `scores`, best first, are at least (1 - alpha) times that of rank `final`.
+    """Candidate pruning: how many of `scores`, best first, have at least (1 - alpha) of that of rank `final`.
 
-    A larger alpha keeps more; ties at the threshold are kept. With a negative score at that rank the margin is
-    alpha times its size below it, since a share of it would lie above. Fewer than `final` are all kept.
+    A larger alpha keeps more; ties at the threshold are kept. With a negative score at that rank the margin
+    is alpha times its size below it, since a share of it would lie above. Fewer than `final` are all kept.
     """
     if len(scores) <= final:
         return len(scores)
@@ -35,7 +35,7 @@ class Patience:
         self._stalls = 0
 
     def outlasts(self, scores: Iterable[float]) -> int | None:
-        """How many of these are looked at before patience ends, the last one included; None if it does not."""
+        """How many of these are looked at until patience ends, the last included; None if it does not."""
         for looked, score in enumerate(scores, start=1):
             if len(self._best) < self._final:
                 heapq.heappush(self._best, score)

@@ -5,8 +5,8 @@ passage. The score is the mean of these cosines and not their sum, so that quest
 compare. Passages' vectors are stored in 8 bits or fewer and their products summed in integers, so a score is
 the same however passages lie in segments and whichever others are scored with them.
 
-Candidates are scored in the order they came in, in blocks. Before a block that would not end in time the stage
-stops and says so; what was not scored keeps its order, behind what was.
+Candidates are scored in the order they came in, in blocks. Before a block that would not end in time the
+stage stops and says so; what was not scored keeps its order, behind what was.
 """
 
 import time
@@ -22,6 +22,9 @@ from indexer.segment.manifest import Component
 from service.errors import DeadlineError
 from service.limits import Limit
 from service.stages.cutoffs import Patience, worth_scoring
+from service.stages.fast_forward import aggregated
+from service.stages.group import Group
+from service.stages.lookup import scored, siblings
 from service.stages.normalise import minmax
 from service.types import Hits, Match, Scores, Search, Seqs, Stage
 
@@ -47,13 +50,20 @@ class Late(Stage):
         description="Share of late interaction in the score; the rest is the score before, both min-max "
         "normalised over the hits rescored. At 1 a score is the mean cosine itself.",
     )
-    final: int = Field(10, ge=1, le=1000, description="How many hits `alpha` and `patience` are to get right.")
+    aggregate: Literal["passage", "max"] = Field(
+        "passage",
+        description="What is scored: each hit's own passage, or all passages of its document, of which the "
+        "best counts. A document is then one hit, standing on it.",
+    )
+    final: int = Field(
+        10, ge=1, le=1000, description="How many hits `alpha` and `patience` are to get right."
+    )
     alpha: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Candidate pruning: only hits of at least (1 - alpha) times the score at rank `final` are "
-        "rescored; a larger one keeps more. 0.05 is usual after a strong first stage.",
+        description="Candidate pruning: only hits of at least (1 - alpha) times the score at rank `final` "
+        "are rescored; a larger one keeps more. 0.05 is usual after a strong first stage.",
     )
     patience: int | None = Field(
         None,
@@ -69,9 +79,7 @@ class Late(Stage):
         manifest = search.snapshot.manifest
         fingerprint = manifest.fingerprints.get(self.stage)
         async with search.in_time():
-            vectors = await search.nets.query_tokens(
-                manifest.schema_.late_encoder, fingerprint, search.query
-            )
+            vectors = await search.nets.query_tokens(manifest.schema_.late_encoder, fingerprint, search.query)
         return await search.in_thread(self._rescore, search, hits, question(vectors))
 
     def explain(self, search: Search, seqs: Seqs) -> list[list[Match]]:
@@ -83,16 +91,19 @@ class Late(Stage):
 
     def _rescore(self, search: Search, hits: Hits, asked: LateQuestion) -> Hits:
         search.questions[self.stage] = asked
+        if self.aggregate != "passage":
+            hits = Group().group(hits, search.snapshot.document_keys(hits.seqs))
         wanted = min(self.k, len(hits))
         if self.alpha is not None:
             wanted = worth_scoring(hits.scores[:wanted], self.final, self.alpha)
-        scores = self._scores(search, hits.seqs[:wanted], asked)
+        seqs, scores = self._scores(search, hits.seqs[:wanted], asked)
         search.notes.counts["scored"] = len(scores)
-        return self._join(hits, scores)
+        return self._join(hits, seqs, scores)
 
-    def _scores(self, search: Search, seqs: Seqs, asked: LateQuestion) -> Scores:
-        """Scores of the first of these passages: of all of them unless patience or time ends."""
-        patience, found = Patience(self.final, self.patience), [np.empty(0, np.float32)]
+    def _scores(self, search: Search, seqs: Seqs, asked: LateQuestion) -> tuple[Seqs, Scores]:
+        """Where the first of these candidates stand, and their scores: all unless patience or time ends."""
+        patience = Patience(self.final, self.patience)
+        stand, found = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         done, slowest = 0, 0.0
         for begin, block in self._blocks(len(seqs)):
             began = time.monotonic()
@@ -101,21 +112,29 @@ class Late(Stage):
                     raise DeadlineError("the time for this stage was up before it had begun")
                 search.notes.reasons.append(f"there was time for {done} of {len(seqs)} candidates")
                 break
-            scores = maxsim(search, asked, seqs[begin : begin + block])
+            passages, scores = self._block(search, seqs[begin : begin + block], asked)
             slowest = max(slowest, time.monotonic() - began)
             end = patience.outlasts(scores.tolist())
+            stand.append(passages[:end])
             found.append(scores[:end])
             done += len(found[-1])
             if end is not None:
                 break
-        return np.concatenate(found)
+        return np.concatenate(stand), np.concatenate(found)
+
+    def _block(self, search: Search, seqs: Seqs, asked: LateQuestion) -> tuple[Seqs, Scores]:
+        if self.aggregate == "passage":
+            return seqs, maxsim(search, asked, seqs)
+        passages, owners = siblings(search, seqs)
+        best, scores = aggregated(maxsim(search, asked, passages), owners, self.aggregate, 1)
+        return passages[best], scores
 
     def _blocks(self, wanted: int) -> Iterator[tuple[int, int]]:
         """Where blocks begin and how long they are: short ones where patience may end any time."""
         size = BLOCK if self.patience is None else min(BLOCK, max(self.final, 2 * self.patience))
         return ((begin, size) for begin in range(0, wanted, size))
 
-    def _join(self, hits: Hits, scores: Scores) -> Hits:
+    def _join(self, hits: Hits, seqs: Seqs, scores: Scores) -> Hits:
         """The rescored hits in their new order, then the others, each as far below as it was before."""
         number = len(scores)
         raw = np.full(len(hits), np.nan, np.float32)
@@ -124,21 +143,17 @@ class Late(Stage):
             before = minmax(hits.scores[:number])
             scores = (self.weight * minmax(scores) + (1 - self.weight) * before).astype(np.float32)
         rest = scores.min() - (hits.scores[number - 1] - hits.scores[number:])
-        new = Hits(hits.seqs, np.concatenate([scores, rest]).astype(np.float32), {**hits.raw, self.stage: raw})
+        seqs = np.concatenate([seqs, hits.seqs[number:]])
+        new = Hits(seqs, np.concatenate([scores, rest]).astype(np.float32), {**hits.raw, self.stage: raw})
         head = new.take(slice(0, number)).best(number)
         return _concatenate(head, new.take(slice(number, None)))
 
 
 def maxsim(search: Search, asked: LateQuestion, seqs: Seqs) -> Scores:
-    """The mean over the question's tokens of the largest cosine to a token of each passage: float32 [seqs]."""
+    """The mean over the question's tokens of the largest cosine to a token of each passage: [seqs]."""
     from models.maxsim import products  # torch, which has been loaded with the encoder
 
-    parts, rows = search.snapshot.locate(seqs)
-    scores = np.empty(len(seqs), np.float32)
-    for number in np.unique(parts).tolist():
-        inside = parts == number
-        scores[inside] = search.snapshot.parts[number].late.scores(asked, rows[inside], products)
-    return scores
+    return scored(search, seqs, lambda part, rows: part.late.scores(asked, rows, products))
 
 
 def _matches(search: Search, asked: LateQuestion, seq: int) -> list[Match]:
@@ -168,6 +183,4 @@ def _members(tokens: list[str], owners: NDArray[np.integer], vector: int) -> lis
 
 def _concatenate(first: Hits, second: Hits) -> Hits:
     raw = {name: np.concatenate([first.raw[name], second.raw[name]]) for name in first.raw}
-    return Hits(
-        np.concatenate([first.seqs, second.seqs]), np.concatenate([first.scores, second.scores]), raw
-    )
+    return Hits(np.concatenate([first.seqs, second.seqs]), np.concatenate([first.scores, second.scores]), raw)

@@ -14,7 +14,7 @@ from service.commands.trial_run import TrialRun
 from service.settings import Settings
 from tests.nets import WORDS, tiny_encoder, tiny_sparse_encoder
 
-PIPELINES = ["bm25", "dense", "sparse", "hybrid", "sparse_hybrid"]
+PIPELINES = ["bm25", "dense", "sparse", "hybrid", "fast", "balanced"]
 QUERIES = {"q1": "tide moon", "q2": "the cat in the rain", "q3": "sun"}
 
 

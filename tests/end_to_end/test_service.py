@@ -177,7 +177,7 @@ async def main():
             documents = [{"id": "a", "text": "moon sea", "metadata": {"n": 1}}, {"id": "b", "text": "sea"}]
             await service.put(documents, name)
             await service.put([{"id": "b", "text": "tide"}], name)
-            for pipeline in ("bm25", "dense", "sparse_hybrid", [{"stage": "bm25", "query_syntax": "full"}]):
+            for pipeline in ("bm25", "dense", "balanced", [{"stage": "bm25", "query_syntax": "full"}]):
                 for filter in (None, {"n": {"gt": 0}}, {"_id": "a"}):
                     ask = {"pipeline": pipeline, "filter": filter, "explain": True, "highlight": True}
                     assert (await service.ids("moon sea", name, **ask))[:1] == ["a"]
@@ -205,7 +205,7 @@ def test_documents_are_indexed_by_a_process_that_is_started_again_when_it_dies(t
         httpx.put(f"{url}/v1/collections/words", json={"components": ["bm25"]}).raise_for_status()
         first = put(url, "c", {"id": "a", "text": "the moon"}, {"id": "b", "text": "the sea"})
         assert (first.status_code, first.json()["job"]["state"]) == (200, "done")
-        assert ids(url, "c", "the sea", "sparse_hybrid") == {"a", "b"}
+        assert ids(url, "c", "the sea", "balanced") == {"a", "b"}
         assert state.indexer is not None
         assert state.indexer.process is not None
         os.kill(state.indexer.process.pid, signal.SIGKILL)

@@ -193,7 +193,7 @@ def test_a_title_costs_a_passage_nothing_while_both_can_be_read(tmp_path: Path):
 
 
 def test_components_decide_what_is_written(tmp_path: Path):
-    entry, segment = build(tmp_path, TIDES, components=["bm25"])
+    entry, segment = build(tmp_path, TIDES, components=["bm25"], lexical_unit="passage")
     assert segment.dense is None
     assert segment.sparse is None
     assert set(entry.files) == {"store.bin", "columns.bin", "lexical.bin"}

@@ -21,7 +21,7 @@ FOUR = unit([[1, 0], [0.98, 0.2], [0, 1], [0.1, 0.99]])
 def test_two_pairs_of_alike_vectors_become_two_means():
     labels = hierarchical(FOUR, 2, protected=0)
     assert labels.tolist() == [0, 0, 1, 1]
-    vectors = pool(FOUR, labels)
+    vectors = means(FOUR, labels)
     assert vectors == pytest.approx(np.array([[0.9899, 0.1], [0.0502, 0.9975]]), abs=1e-4)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([0.9949, 0.9987], abs=1e-4)
 
@@ -35,7 +35,7 @@ def test_the_protected_rows_stay_by_themselves_and_do_not_count():
 
 def test_factor_one_and_texts_too_short_change_nothing():
     assert hierarchical(FOUR, 1).tolist() == [0, 1, 2, 3]
-    assert pool(FOUR, hierarchical(FOUR, 1)).tolist() == FOUR.tolist()
+    assert pool(FOUR, hierarchical(FOUR, 1)) == pytest.approx(FOUR)
     for n in range(3):
         assert hierarchical(FOUR[:n], 4).tolist() == list(range(n))
 
@@ -54,7 +54,14 @@ def test_distances_are_between_vectors_and_not_between_rows_of_distances():
 def test_labels_are_numbered_by_first_appearance():
     assert numbering(np.array([7, -2, 7, 3, -2])).tolist() == [0, 1, 0, 2, 1]
     assert numbering(np.array([], np.int64)).tolist() == []
-    assert pool(np.array([[2], [7], [6]], np.float32), np.array([9, 1, 9])).tolist() == [[4], [7]]
+    assert means(np.array([[2], [7], [6]], np.float32), numbering(np.array([9, 1, 9]))).tolist() == [[4], [7]]
+
+
+def test_what_was_pooled_is_as_long_as_what_was_not():
+    axes = np.eye(3, dtype=np.float32)
+    half = np.sqrt(0.5)
+    assert pool(axes, np.array([4, 4, 2])) == pytest.approx(np.array([[half, half, 0], [0, 0, 1]]))
+    assert pool(np.array([[1, 0], [-1, 0]], np.float32), np.zeros(2, np.int32)).tolist() == [[0, 0]]
 
 
 def test_no_vectors_have_no_means():
@@ -66,7 +73,7 @@ def test_no_vectors_have_no_means():
 def test_a_pooled_text_is_no_more_alike_than_the_whole(n, factor, protected, seed):
     vectors, asked = some(n, 8, seed), some(1, 8, seed + 1)[0]
     labels = hierarchical(vectors, factor, protected)
-    pooled = pool(vectors, labels)
+    pooled = means(vectors, labels)
     rest = max(0, n - protected)
     assert len(pooled) <= n - rest + max(rest // factor, min(rest, 1))
     assert np.array_equal(numbering(labels), labels)

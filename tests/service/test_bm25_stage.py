@@ -109,7 +109,7 @@ async def test_full_syntax_finds_passages_all_the_same(service: Service):
 
 
 async def test_whole_documents_cannot_be_scored_where_there_are_none(service: Service):
-    await service.make(components=["bm25"])
+    await service.make(components=["bm25"], lexical_unit="passage")
     await service.put([CLOSE])
     problem = await service.search("moon", "c", 422, pipeline=[{"stage": "bm25", "unit": "document"}])
     assert problem["code"] == "component_missing"
@@ -127,10 +127,10 @@ async def test_whole_documents_and_full_syntax_exclude_each_other(service: Servi
 def test_an_empty_collection_is_asked_for_the_right_unit_too():
     stage = Bm25(unit="document")
     with pytest.raises(ComponentError, match='lexical_unit "passage"'):
-        stage.unit_of(CollectionSchema())
-    assert stage.unit_of(CollectionSchema(lexical_unit="document")) == "document"
-    assert Bm25().unit_of(CollectionSchema(lexical_unit="document")) == "document"
-    assert Bm25().unit_of(CollectionSchema()) == "passage"
+        stage.unit_of(CollectionSchema(lexical_unit="passage"))
+    assert stage.unit_of(CollectionSchema()) == "document"
+    assert Bm25().unit_of(CollectionSchema()) == "document"
+    assert Bm25().unit_of(CollectionSchema(lexical_unit="passage")) == "passage"
     assert Bm25(query_syntax="full").unit_of(CollectionSchema(lexical_unit="document")) == "passage"
 
 
@@ -279,3 +279,10 @@ def listed(snapshot: Snapshot, hits: Hits) -> list[tuple[str, Any, float]]:
         store = snapshot.parts[part].segment.store
         found.append((store.id(int(store.document_of_row[row])), store.spans[row].tolist(), value))
     return found
+
+
+async def test_passages_can_be_asked_for_all_the_same(service: Service):
+    await service.make(**WHOLE)
+    await service.put([SPREAD, CLOSE])
+    hits = (await service.search("moon tide sea", pipeline="bm25", group_by="passage"))["hits"]
+    assert [hit["id"] for hit in hits].count("spread") > 1

@@ -110,7 +110,7 @@ def test_loading_takes_nothing_from_the_time_of_a_search(
     monkeypatch.setenv("WINNOW_TIMEOUT_MS", "300")
     data = tmp_path / "data"
     winnow("index", corpus, "-c", "four", "--data-dir", data)
-    for pipeline in ("sparse_hybrid", "sparse"):
+    for pipeline in ("balanced", "sparse"):
         asked = ("search", "moon tide", "-c", "four", "--data-dir", data, "--pipeline", pipeline, "--json")
         answer = json.loads(succeeded(winnow(*asked)))
         assert (answer["degraded"], answer["hits"][0]["id"]) == ([], "tides")

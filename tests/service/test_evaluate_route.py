@@ -21,7 +21,7 @@ async def test_pipelines_are_measured_side_by_side(service: Service):
     await service.put(DOCUMENTS)
     report = await service.ask("POST", PATH, json=JUDGED)
     assert (report["generation"], report["queries"]) == (1, 2)
-    assert list(report["pipelines"]) == ["bm25", "dense", "sparse", "hybrid", "sparse_hybrid"]
+    assert list(report["pipelines"]) == ["bm25", "dense", "sparse", "hybrid", "fast", "balanced"]
     bm25, hybrid = report["pipelines"]["bm25"], report["pipelines"]["hybrid"]
     assert bm25["measures"] == {"nDCG@10": 1.0, "MRR@10": 1.0, "Recall@100": 1.0, "MAP": 1.0}
     assert bm25["p_values"] is None

@@ -49,7 +49,7 @@ async def test_raw_scores_are_those_of_a_retriever_that_looks_further(tmp_path: 
 
 async def test_a_document_that_was_not_found_has_the_score_of_its_best_passage(tmp_path: Path):
     """Words find the first document, cosines the last; each is then scored by the other."""
-    snapshot = collection(tmp_path, TEXTS, cuts=[2])
+    snapshot = collection(tmp_path, TEXTS, cuts=[2], lexical_unit="passage")
     inputs = ((Bm25(k=1), Group()), (Dense(k=1),))
     stage = Fuse(inputs=inputs, missing="score", normalisation="theoretical", unit="document")
     found = (await asked(snapshot, QUERY, stage)).hits

@@ -8,6 +8,7 @@ from service.settings import Limits
 from service.stages import Bm25, Dense, Fuse, Group
 from tests.service.hand_made import Broken, Given, scores, search
 
+ALL = CollectionSchema(components=("bm25", "dense", "sparse", "late"))
 BOTH = CollectionSchema()
 WORDS = CollectionSchema(components=("bm25",))
 
@@ -37,9 +38,9 @@ async def test_a_deadline_that_is_over_is_noticed_at_once():
     assert isinstance(outcome.failure, DeadlineError)
 
 
-def test_the_named_pipelines_can_run_where_both_components_are():
+def test_the_named_pipelines_can_run_where_all_components_are():
     for stages in NAMED.values():
-        check(stages, BOTH, Limits())
+        check(stages, ALL, Limits())
         assert isinstance(stages[-1], Group), "so that a hit is a document"
 
 

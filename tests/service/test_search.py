@@ -42,7 +42,7 @@ async def sea(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service
 
 
 async def test_an_answer_has_hits_scores_passages_and_the_account_of_every_stage(sea: Service):
-    answer = await sea.search("moon over the sea", top_k=1)
+    answer = await sea.search("moon over the sea", top_k=1, pipeline="hybrid")
     (hit,) = answer["hits"]
     assert hit["id"] == "tide"
     assert set(hit) == {"id", "score", "scores", "passage", "title", "metadata"}
@@ -102,7 +102,7 @@ async def test_an_explanation_adds_up_to_the_score(sea: Service, pipeline: str, 
 
 
 async def test_every_retriever_of_terms_explains_itself(sea: Service):
-    (hit,) = (await sea.search("moon sea", pipeline="sparse_hybrid", explain=True, top_k=1))["hits"]
+    (hit,) = (await sea.search("moon sea", pipeline="balanced", explain=True, top_k=1))["hits"]
     assert set(hit["explanation"]) == {"bm25", "sparse"}
     assert set(hit["scores"]) == {"bm25", "dense", "sparse"}
 
@@ -112,7 +112,7 @@ PIPELINES = [
     "dense",
     "sparse",
     "hybrid",
-    "sparse_hybrid",
+    "balanced",
     [{"stage": "bm25", "query_syntax": "full"}],
 ]
 
@@ -162,7 +162,7 @@ async def test_a_generation_that_never_was_is_invalid(sea: Service):
 
 
 async def test_grouping_shows_every_document_once_and_can_be_left_out(sea: Service):
-    await sea.make("long", passage_tokens=16, overlap_sentences=0)
+    await sea.make("long", passage_tokens=16, overlap_sentences=0, lexical_unit="passage")
     long = " ".join(f"The moon is number {n} of many and shines on us." for n in range(6))
     await sea.put([{"id": "long", "text": long}, {"id": "short", "text": "moon"}], "long")
     assert await sea.ids("moon", "long", pipeline="bm25") == ["short", "long"]
@@ -203,7 +203,7 @@ async def test_the_default_pipeline_is_what_the_collection_can_do(
 
 async def test_a_component_that_is_missing_is_named_with_what_to_do(sea: Service):
     await sea.make("words", components=["bm25"])
-    problem = await sea.search("moon", "words", status=422, pipeline="sparse_hybrid")
+    problem = await sea.search("moon", "words", status=422, pipeline="balanced")
     assert problem["code"] == "component_missing"
     assert 'PUT /v1/collections/NAME {"components": ["bm25", "sparse"]}' in problem["detail"]
 
@@ -311,7 +311,7 @@ def held(slow_sea: tuple[Service, Held]) -> Iterator[tuple[Service, Held]]:
 async def test_a_retriever_that_is_late_is_left_out_and_said(held: tuple[Service, Held]):
     service, encoder = held
     encoder.slow = True
-    answer = await service.search("moon", timeout_ms=100)
+    answer = await service.search("moon", timeout_ms=100, pipeline="hybrid")
     assert [hit["id"] for hit in answer["hits"]] == ["tide", "mond"]
     assert answer["degraded"] == ["dense"]
     fuse, group = answer["stages"]
@@ -341,7 +341,7 @@ async def test_a_full_queue_costs_a_hybrid_search_its_vectors_and_a_dense_one_th
 ):
     service, encoder = held
     encoder.full = True
-    assert (await service.search("moon"))["degraded"] == ["dense"]
+    assert (await service.search("moon", pipeline="hybrid"))["degraded"] == ["dense"]
     response = await service.client.post(
         "/v1/collections/c/search", json={"query": "moon", "pipeline": "dense"}
     )

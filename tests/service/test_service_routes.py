@@ -64,12 +64,12 @@ async def test_without_weights_words_are_found_and_vectors_are_said_to_be_missin
         await service.make()
         await service.put([{"id": "a", "text": "moon"}])
     async with running(tmp_path, load=missing) as service:
-        answer = await service.search("moon")
+        answer = await service.search("moon", pipeline="hybrid")
         assert [hit["id"] for hit in answer["hits"]] == ["a"]
         assert answer["degraded"] == ["dense"]
         assert "pip install weights" in answer["stages"][0]["reason"]
-        all_three = await service.search("moon", pipeline="sparse_hybrid")
-        assert (all_three["degraded"], len(all_three["hits"])) == (["sparse", "dense"], 1)
+        all_three = await service.search("moon", pipeline="balanced")
+        assert (all_three["degraded"], len(all_three["hits"])) == (["sparse", "fast_forward"], 1)
         for pipeline in ("dense", "sparse"):
             problem = await service.search("moon", status=503, pipeline=pipeline)
             assert problem["code"] == "encoder_unavailable"
@@ -107,7 +107,7 @@ async def test_weights_that_were_installed_meanwhile_are_found(tmp_path: Path):
 async def test_metrics_count_requests_stages_and_forwards(service: Service):
     await service.make()
     await service.put([{"id": "a", "text": "moon"}])
-    await service.search("moon")
+    await service.search("moon", pipeline="hybrid")
     await service.client.get("/no/such/route")
     text = (await service.client.get("/metrics")).text
     for line in (

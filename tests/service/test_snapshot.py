@@ -200,7 +200,7 @@ async def test_the_ranking_does_not_depend_on_the_number_of_segments(tmp_path: P
             for begin, end in pairwise([0, *cuts]):
                 await service.put(documents[begin:end], name)
         assert len(service.state.catalog.get("many").current.parts) > 1
-        for pipeline in ("bm25", "dense", "sparse", "hybrid", "sparse_hybrid"):
+        for pipeline in ("bm25", "dense", "sparse", "hybrid", "fast", "balanced"):
             ask = {"query": "moon tide sea", "pipeline": pipeline, "top_k": 100}
             one, two, many = [
                 (await service.search(name=name, **ask))["hits"] for name in ("one", "two", "many")

@@ -250,7 +250,7 @@ async def test_vectors_of_other_weights_are_not_compared_and_other_retrievers_go
     async with running(tmp_path, load=loading(sparse=Other())) as service:
         problem = await service.search("moon", status=503, pipeline="sparse")
         assert "encoded with word-overlap-sparse, and" in problem["detail"]
-        answer = await service.search("moon sea", pipeline="sparse_hybrid", explain=True)
+        answer = await service.search("moon sea", pipeline="balanced", explain=True)
         assert answer["degraded"] == ["sparse"]
         assert answer["hits"][0]["id"] == "tide"
         assert answer["hits"][0]["explanation"]["sparse"] == []
