@@ -20,7 +20,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from indexer.document import Document, DocumentId
-from indexer.segment.manifest import COMPONENTS, CollectionSchema, Component
+from indexer.segment.manifest import COMPONENTS, RETRIEVING, CollectionSchema, Component
 from service.errors import Problem
 from service.limits import SCHEMA, Limit, whole_number, whole_numbers
 from service.stages import Pipeline
@@ -142,7 +142,9 @@ class CollectionRequest(CollectionSchema):
 
     _whole_numbers = model_validator(mode="before")(whole_numbers)
 
-    components: Annotated[tuple[Component, ...], Strict(False)] = Field(COMPONENTS, min_length=1)
+    components: Annotated[tuple[Component, ...], Strict(False)] = Field(
+        COMPONENTS, min_length=1, json_schema_extra=RETRIEVING
+    )
 
 
 Documents = Annotated[

@@ -31,6 +31,7 @@ OWN_SCORER = "itn"  # as `sparse_quality`: information-to-noise, which needs no 
 
 Component = Literal["bm25", "dense", "sparse", "late"]
 COMPONENTS: tuple[Component, ...] = ("bm25", "dense", "sparse")  # what a collection has that names none
+RETRIEVING: dict[str, Any] = {"contains": {"enum": list(COMPONENTS)}}  # in a JSON schema: one that finds hits
 Pooling = Literal["none", "hierarchical", "words", "clusters"]
 
 
@@ -50,7 +51,7 @@ class CollectionSchema(_Value):
     """
 
     language: str = Field("en", description="Analyser of plain words: one of the languages in /v1/limits.")
-    components: tuple[Component, ...] = Field(COMPONENTS, min_length=1)
+    components: tuple[Component, ...] = Field(COMPONENTS, min_length=1, json_schema_extra=RETRIEVING)
     lexical_unit: Literal["passage", "document"] = Field(
         "document",
         description="What bm25 scores; `document` is better at long ones, and takes twice the room.",
