@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -39,17 +39,25 @@ SAMPLED = 48
 """Words of a sample text."""
 
 
+class Vectors(NamedTuple):
+    """Of a text: a vector for each token that counts, float32 [rows, dim], and one of all, float32 [dim]."""
+
+    tokens: NDArray[np.float32]
+    sentence: NDArray[np.float32] | None
+
+
 class LateEncoder:
     """An encoder of tokens on one device; its methods may be called from any thread.
 
     `dim` is the length of its vectors; `max_tokens` cuts passages (questions may be cut shorter).
     `fingerprint` covers weights, tokeniser, head, markers, prompts, the filling of questions and which
     tokens get no vector; `dtype` is a choice of the machine and not part of it, since vectors of either can
-    be compared.
+    be compared. `pools` says that it is a dense encoder, whose vectors of texts come of the same forward.
     """
 
     def __init__(self, weights: Weights, opened: Opened) -> None:
         self._body, self._head, self._layouts = opened.body, opened.head, opened.layouts
+        self._pool = opened.pool
         backend, self._pad = opened.tokenizer.backend_tokenizer, opened.tokenizer.pad_token_id or 0
         self._whole = copied(backend)
         self._cut = {kind: copied(backend, layout.most) for kind, layout in opened.layouts.items()}
@@ -89,6 +97,16 @@ class LateEncoder:
 
         A text has a row for each token that gets a vector, at least one, of unit length.
         """
+        found = np.empty(len(tokens), np.object_)
+        for number, vectors in enumerate(self.vectors(tokens)):
+            found[number] = vectors.tokens
+        return found
+
+    def vectors(self, tokens: Sequence[Sequence[int]], sentences: bool = False) -> list[Vectors]:
+        """The same batch, with one vector of each text beside those of its tokens where that is asked.
+
+        That is what `models.dense` gives for the text. ValueError unless the encoder `pools`.
+        """
         signed, real = padded(tokens, ~self._pad)
         counted, seen = signed >= 0, real & (signed < UNSEEN)
         ids = np.where(counted, signed, ~signed) % UNSEEN
@@ -97,11 +115,12 @@ class LateEncoder:
             read, looked, kept = (torch.from_numpy(each).to(device) for each in (ids, seen, counted))
             states = self._body(input_ids=read, attention_mask=looked.long()).last_hidden_state
             rows: NDArray[np.float32] = self._head(states[kept]).cpu().numpy()
-        found = np.empty(len(tokens), np.object_)
+            pooled = self._pooled(states, looked) if sentences else [None] * len(tokens)
         ends = np.cumsum([0, *counted.sum(1)])
-        for number, (begin, end) in enumerate(pairwise(ends)):
-            found[number] = rows[begin:end]
-        return found
+        return [
+            Vectors(rows[begin:end], sentence)
+            for (begin, end), sentence in zip(pairwise(ends), pooled, strict=True)
+        ]
 
     def encode(
         self,
@@ -143,6 +162,16 @@ class LateEncoder:
     def words(self, ids: Iterable[int] | NDArray[np.integer]) -> list[str]:
         """Tokens as a reader would write them ("##s" for a piece that continues a word)."""
         return [self._whole.decode([int(each)], skip_special_tokens=False) for each in ids]
+
+    @property
+    def pools(self) -> bool:
+        """Whether one vector a text can be had too."""
+        return self._pool is not None
+
+    def _pooled(self, states: torch.Tensor, looked: torch.Tensor) -> list[NDArray[np.float32]]:
+        if self._pool is None:
+            raise ValueError(f"{self.name} makes no vectors of whole texts")
+        return list(self._pool(states, looked.long()).float().cpu().numpy())
 
     def _laid(self, texts: Sequence[str], kind: Kind) -> list[tuple[Encoding, list[int]]]:
         """Each text as the tokeniser cuts it up, and its signed tokens."""

@@ -37,25 +37,35 @@ PLAIN = ("Model", "ForMaskedLM", "ForPreTraining")
 """How the architectures end whose states can be used as they are."""
 
 
+Pool = Callable[[Tensor, Tensor], Tensor]
+"""States [texts, tokens, hidden] and which tokens are looked at in, unit vectors float32 [texts, dim] out."""
+
+
 @dataclass(frozen=True)
 class Opened:
-    """A loaded folder: the transformer `body`, its `head`, and how texts are laid out."""
+    """A loaded folder: the transformer `body`, its `head`, and how texts are laid out.
+
+    `pool` makes of the same states the vectors of texts that `models.dense` makes; None where the folder is
+    not that of a dense encoder, read as it is.
+    """
 
     body: Any
     head: Head
     dim: int
     tokenizer: Any
     layouts: dict[Kind, Layout]
+    pool: Pool | None = None
 
 
 @dataclass(frozen=True)
 class States:
-    """A transformer without a head, how many tokens it reads, and the prompts it was trained with."""
+    """A transformer without a head, how many tokens it reads, its prompts and its pooling."""
 
     body: Any
     tokenizer: Any
     most: int
     prompts: dict[Kind, str]
+    pool: Pool | None = None
 
 
 class Stack:
@@ -88,7 +98,8 @@ def open_folder(weights: Weights, path: Path, device: str, dtype: torch.dtype) -
         kind: Layout(states.most, prompt=states.prompts.get(kind, ""), skip=skip.get(kind, frozenset()))
         for kind in PROMPTS
     }
-    return Opened(states.body, unit, states.body.config.hidden_size, states.tokenizer, layouts)
+    hidden = states.body.config.hidden_size
+    return Opened(states.body, unit, hidden, states.tokenizer, layouts, states.pool)
 
 
 def _with_recipe(weights: Weights, path: Path, device: str, dtype: torch.dtype) -> Opened:
@@ -224,7 +235,20 @@ def _of_dense(name: str, path: Path, device: str, dtype: torch.dtype) -> States:
         for kind, names in PROMPTS.items()
     }
     body = model[0].auto_model
-    return States(body, model.tokenizer, _limit(body, model.tokenizer), prompts)
+    return States(body, model.tokenizer, _limit(body, model.tokenizer), prompts, _pooling(model))
+
+
+def _pooling(model: SentenceTransformer) -> Pool:
+    """What follows the transformer of a dense encoder."""
+    modules = list(model)[1:]
+
+    def pool(states: Tensor, looked: Tensor) -> Tensor:
+        features = {"token_embeddings": states, "attention_mask": looked}
+        for module in modules:
+            features = module(features)
+        return unit(features["sentence_embedding"])
+
+    return pool
 
 
 def _check_text(name: str, transformer: Transformer) -> None:

@@ -68,7 +68,10 @@ class Engine:
         began = time.perf_counter()
         stages = self.plan(snapshot.schema, request)
         search = await self._begin(snapshot, request)
-        outcome = await run(stages, search)
+        try:
+            outcome = await run(stages, search)
+        finally:
+            await search.forget()
         self.metrics.account(outcome.accounts)
         if outcome.failure is not None:
             raise outcome.failure

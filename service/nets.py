@@ -23,7 +23,7 @@ from service.errors import BusyError, EncoderError
 from service.idf import IdfTables
 from service.metrics import Metrics, NetMetrics
 from service.settings import Settings
-from service.types import Pieces, Terms
+from service.types import Pieces, QuestionTokens, Terms
 from service.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,24 @@ class SparseEncoder(Loaded, Protocol):
 
 
 class LateEncoder(Loaded, Protocol):
-    """What the service asks of `models.late.LateEncoder` beside what a batcher does."""
+    """What the service asks of `models.late.LateEncoder`."""
+
+    max_tokens: int
+
+    @property
+    def pools(self) -> bool:
+        """Whether one vector a text can be had too."""
+        ...
+
+    def tokenize(self, texts: Sequence[str], kind: Kind) -> list[list[int]]:
+        """Token ids of each text; never an empty list."""
+        ...
+
+    def vectors(
+        self, tokens: Sequence[Sequence[int]], sentences: bool
+    ) -> Sequence[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+        """Of each text, in order, vectors of its tokens and, if asked, one of all."""
+        ...
 
     def pieces(self, texts: Sequence[str], kind: Kind) -> Sequence[tuple[NDArray[np.int32], Any]]:
         """Of each text the vocabulary entry that each of its vectors stands for, first."""
@@ -85,6 +102,22 @@ class SparseNet:
         rows = np.empty(len(vectors), np.object_)
         for number in range(len(vectors)):
             rows[number] = vectors.take([number])
+        return rows
+
+
+class LateNet:
+    """A late-interaction encoder as a batcher wants it: an array of what it makes of each text."""
+
+    def __init__(self, encoder: LateEncoder) -> None:
+        self.max_tokens = encoder.max_tokens
+        self.tokenize = encoder.tokenize
+        self._encoder = encoder
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> Array:
+        """object[n] of `QuestionTokens`."""
+        rows = np.empty(len(tokens), np.object_)
+        for number, each in enumerate(self._encoder.vectors(tokens, self._encoder.pools)):
+            rows[number] = QuestionTokens(*each)
         return rows
 
 
@@ -121,10 +154,10 @@ class Nets:
         made: Csr = await _encode(running.batcher, query)
         return cast(SparseEncoder, running.net).finish(made, "query").row(0)
 
-    async def query_tokens(self, encoder: str, fingerprint: str | None, query: str) -> NDArray[np.float32]:
-        """The token vectors of one question, encoded with what others ask just now: float32[tokens, dim]."""
+    async def query_tokens(self, encoder: str, fingerprint: str | None, query: str) -> QuestionTokens:
+        """The token vectors of one question, encoded together with what others ask just now."""
         running = await self.get("late", encoder, fingerprint)
-        vectors: NDArray[np.float32] = await _encode(running.batcher, query)
+        vectors: QuestionTokens = await _encode(running.batcher, query)
         return vectors
 
     async def pieces(self, encoder: str, fingerprint: str | None) -> Pieces:
@@ -188,7 +221,7 @@ class Nets:
 
     async def _start(self, role: Role, name: str) -> Running:
         loaded = await asyncio.to_thread(self._load, role, name)
-        net = SparseNet(cast(SparseEncoder, loaded)) if role == "sparse" else cast(Net, loaded)
+        net = _for_batches(role, loaded)
         settings = self._settings
         batcher = Batcher(
             net,
@@ -210,6 +243,12 @@ class Nets:
         self.errors[name] = str(error)
         if self._tasks.get((role, name)) is task:
             del self._tasks[role, name]
+
+
+def _for_batches(role: Role, loaded: Loaded) -> Net:
+    if role == "sparse":
+        return SparseNet(cast(SparseEncoder, loaded))
+    return LateNet(cast(LateEncoder, loaded)) if role == "late" else cast(Net, loaded)
 
 
 async def _encode(batcher: Batcher, query: str) -> Any:

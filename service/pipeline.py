@@ -32,6 +32,8 @@ async def run(stages: Sequence[Stage], search: Search) -> Outcome:
     hits = NOTHING
     accounts: list[Account] = []
     for stage in stages:
+        stage.begin(search)
+    for stage in stages:
         began, before = time.perf_counter(), len(hits)
         own = search.within(stage.budget_ms)
         failure = None

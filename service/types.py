@@ -8,10 +8,10 @@ far and gives hits; it may leave notes about what it could not do.
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NotRequired, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, NotRequired, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +107,15 @@ class Match(TypedDict):
     similarity: float
 
 
+class QuestionTokens(NamedTuple):
+    """What a late-interaction encoder makes of a question: float32 [tokens, dim] of unit length and, where it
+    is a dense encoder too, the vector that this makes of it.
+    """
+
+    vectors: Scores
+    sentence: Scores | None
+
+
 class Nets(Protocol):
     """Where a stage has a question encoded.
 
@@ -122,8 +131,8 @@ class Nets(Protocol):
         """Vocabulary entries and their weights, by the sparse encoder of this name."""
         ...
 
-    async def query_tokens(self, encoder: str, fingerprint: str | None, query: str) -> Scores:
-        """float32 [tokens, dim], unit length, by the late-interaction encoder of this name."""
+    async def query_tokens(self, encoder: str, fingerprint: str | None, query: str) -> "QuestionTokens":
+        """By the late-interaction encoder of this name."""
         ...
 
     async def pieces(self, encoder: str, fingerprint: str | None) -> Pieces:
@@ -155,7 +164,8 @@ class Search:
     """One question put to one snapshot, and everything a stage needs to answer it.
 
     `allowed` has a mask over the rows of each segment, None where every row may be found. `deadline` is on
-    the monotonic clock. `questions` keeps what stages made of the question, by stage, for explanations.
+    the monotonic clock. `questions` keeps what stages made of the question, by stage, for explanations;
+    `ahead` what nets are making of it.
     """
 
     query: str
@@ -166,6 +176,7 @@ class Search:
     workers: Workers
     notes: Notes = field(default_factory=Notes)
     questions: dict[str, Any] = field(default_factory=dict)
+    ahead: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
 
     def within(self, budget_ms: int | None) -> "Search":
         """The same search with fresh notes, and less time if `budget_ms` says so."""
@@ -186,6 +197,18 @@ class Search:
         """For loops in worker threads, which nobody can interrupt: DeadlineError once time is up."""
         if time.monotonic() > self.deadline:
             raise DeadlineError("the time for this stage was up before it had looked everywhere")
+
+    def foresee(self, name: str, make: Callable[[], Coroutine[Any, Any, R]]) -> asyncio.Task[R]:
+        """Have a net begin with the question, once a search however many stages want what it makes."""
+        if name not in self.ahead:
+            self.ahead[name] = asyncio.create_task(make())
+        return self.ahead[name]
+
+    async def forget(self) -> None:
+        """Stop what nets are still making: nobody waits for it any more."""
+        for task in self.ahead.values():
+            task.cancel()
+        await asyncio.gather(*self.ahead.values(), return_exceptions=True)
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
@@ -219,6 +242,9 @@ class Stage(BaseModel):
 
     stage: str
     budget_ms: int | None = Field(None, ge=1, description="Time this stage may take, within the search's.")
+
+    def begin(self, search: Search) -> None:
+        """Begin with what needs no hits; called before the first stage of the pipeline runs."""
 
     @abstractmethod
     async def __call__(self, search: Search, hits: Hits) -> Hits:

@@ -272,11 +272,10 @@ class WordOverlapLateEncoder:
     def tokenize(self, texts: Sequence[str], kind: str = "document") -> list[list[int]]:
         return [[self._direction(word) for word in self._words(text)] or [0] for text in texts]
 
-    def forward(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.object_]:
-        found = np.empty(len(tokens), np.object_)
-        for number, ids in enumerate(tokens):
-            found[number] = np.eye(self.dim, dtype=np.float32)[list(ids)]
-        return found
+    pools = False
+
+    def vectors(self, tokens: Sequence[Sequence[int]], sentences: bool = False) -> list[tuple[Any, None]]:
+        return [(np.eye(self.dim, dtype=np.float32)[list(ids)], None) for ids in tokens]
 
     def encode(
         self,
@@ -285,10 +284,10 @@ class WordOverlapLateEncoder:
         budget: int = 4096,
         progress: Callable[[int], None] | None = None,
     ) -> list[NDArray[np.float32]]:
-        vectors = self.forward(self.tokenize(texts, kind))
+        vectors = [tokens for tokens, _ in self.vectors(self.tokenize(texts, kind))]
         if progress is not None:
             progress(len(texts))
-        return list(vectors)
+        return vectors
 
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         return [

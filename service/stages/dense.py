@@ -5,16 +5,19 @@ in one worker thread, in blocks short enough to notice a deadline; a score does 
 ends, nor on whether a passage is found or looked up.
 """
 
+import asyncio
+from contextlib import suppress
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from indexer.segment.manifest import Component
+from service.errors import EncoderError
 from service.limits import Limit
 from service.stages.lookup import BLOCK_ROWS, scored
 from service.stages.retrieved import retrieved
-from service.types import Hits, Scores, Search, Seqs, Stage
+from service.types import Hits, QuestionTokens, Scores, Search, Seqs, Stage
 
 
 class Dense(Stage):
@@ -46,15 +49,32 @@ class Dense(Stage):
 
 
 async def question_vector(search: Search) -> Scores:
-    """The question's vector, float32 [dim] of unit length: encoded by the first stage of a search to ask."""
-    vector: Scores | None = search.questions.get("dense")
-    if vector is None:
-        manifest = search.snapshot.manifest
-        fingerprint = manifest.fingerprints.get("dense")
-        async with search.in_time():
-            vector = await search.nets.query_vector(manifest.schema_.encoder, fingerprint, search.query)
-        search.questions["dense"] = vector
-    return vector
+    """The question's vector, float32 [dim] of unit length: encoded once a search."""
+    async with search.in_time():
+        return await asyncio.shield(foresee_vector(search))
+
+
+def foresee_vector(search: Search) -> asyncio.Task[Scores]:
+    """Have the question encoded."""
+    return search.foresee("dense", lambda: _vector(search))
+
+
+async def _vector(search: Search) -> Scores:
+    manifest = search.snapshot.manifest
+    schema = manifest.schema_
+    if "late" in schema.components and schema.late_encoder == schema.encoder:
+        with suppress(EncoderError):  # late interaction will say it; a dense encoder needs no tokens
+            tokens = await asyncio.shield(foresee_tokens(search))
+            if tokens.sentence is not None:
+                return tokens.sentence
+    return await search.nets.query_vector(schema.encoder, manifest.fingerprints.get("dense"), search.query)
+
+
+def foresee_tokens(search: Search) -> asyncio.Task[QuestionTokens]:
+    """Have the question's tokens encoded; a dense encoder makes its vector of the question on the way."""
+    manifest = search.snapshot.manifest
+    encoder, fingerprint = manifest.schema_.late_encoder, manifest.fingerprints.get("late")
+    return search.foresee("late", lambda: search.nets.query_tokens(encoder, fingerprint, search.query))
 
 
 def scan(search: Search, vector: Scores, k: int, name: str) -> Hits:

@@ -22,7 +22,7 @@ from pydantic import Field
 from indexer.segment.manifest import Component
 from service.interpolate import bound_of_products, interpolate
 from service.limits import Limit
-from service.stages.dense import question_vector
+from service.stages.dense import foresee_vector, question_vector
 from service.stages.group import Group
 from service.stages.lookup import siblings
 from service.stages.normalise import minmax
@@ -63,6 +63,11 @@ class FastForward(Stage):
         description="Look up no more vectors than it takes to be sure of the `k` best, which stay the same. "
         "It pays where vectors are read from the disk; in memory a look-up costs next to nothing.",
     )
+
+    def begin(self, search: Search) -> None:
+        """Have the question encoded while others find the hits."""
+        if search.snapshot.parts:
+            foresee_vector(search)
 
     async def __call__(self, search: Search, hits: Hits) -> Hits:
         """Have the question encoded, then rescore in one thread."""

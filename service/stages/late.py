@@ -9,6 +9,7 @@ Candidates are scored in the order they came in, in blocks. Before a block that 
 stage stops and says so; what was not scored keeps its order, behind what was.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -22,6 +23,7 @@ from indexer.segment.manifest import Component
 from service.errors import DeadlineError
 from service.limits import Limit
 from service.stages.cutoffs import Patience, worth_scoring
+from service.stages.dense import foresee_tokens
 from service.stages.fast_forward import aggregated
 from service.stages.group import Group
 from service.stages.lookup import scored, siblings
@@ -72,15 +74,18 @@ class Late(Stage):
         description="Early exit: stop after so many hits in a row that do not enter the best `final`.",
     )
 
+    def begin(self, search: Search) -> None:
+        """Have the question encoded while others find the hits."""
+        if search.snapshot.parts:
+            foresee_tokens(search)
+
     async def __call__(self, search: Search, hits: Hits) -> Hits:
         """Have the question encoded, then score the candidates in one thread."""
         if not len(hits):
             return hits
-        manifest = search.snapshot.manifest
-        fingerprint = manifest.fingerprints.get(self.stage)
         async with search.in_time():
-            vectors = await search.nets.query_tokens(manifest.schema_.late_encoder, fingerprint, search.query)
-        return await search.in_thread(self._rescore, search, hits, question(vectors))
+            asked = await asyncio.shield(foresee_tokens(search))
+        return await search.in_thread(self._rescore, search, hits, question(asked.vectors))
 
     def explain(self, search: Search, seqs: Seqs) -> list[list[Match]]:
         """For each token of the question the passage's tokens that met it best, in the question's order."""

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.dense import DenseEncoder
 from models.late import LateEncoder
 from models.precision import fast_dtype
 from tests.models.late_folders import multi_vector, plain, without_special_tokens
@@ -181,3 +182,18 @@ def test_minilm_in_bfloat16_means_the_same_whatever_the_batch(minilm: dict[str, 
     for text, one, other in zip(texts, exact, rounded, strict=True):
         assert (one * other).sum(1).min() >= 0.999
         np.testing.assert_allclose(minilm["bfloat16"].encode([text])[0], other, atol=1e-2)
+
+
+def test_the_vector_of_a_text_is_that_of_the_dense_encoder(path: Path, encoder: LateEncoder) -> None:
+    dense = DenseEncoder.load(str(path), dtype="float32")
+    made = encoder.vectors(encoder.tokenize(TEXTS, "query"), sentences=True)
+    assert encoder.pools
+    assert np.stack([each.sentence for each in made]) == pytest.approx(dense.encode(TEXTS, "query"), abs=1e-5)
+    rows = encoder.forward(encoder.tokenize(TEXTS, "query"))
+    assert all(np.array_equal(each.tokens, row) for each, row in zip(made, rows, strict=True))
+
+
+def test_a_multi_vector_encoder_has_no_vector_of_a_text(colbert: LateEncoder) -> None:
+    assert not colbert.pools
+    with pytest.raises(ValueError, match="no vectors of whole texts"):
+        colbert.vectors(colbert.tokenize(["tide"]), sentences=True)

@@ -1,5 +1,6 @@
 """Late interaction over HTTP, by an encoder whose similarities can be seen: 1 for the same word, else 0."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.load import WeightsMissing
-from tests.nets import word_overlap
+from tests.nets import CountingNet, WordOverlapEncoder, WordOverlapLateEncoder, loading, word_overlap
 from tests.running import Service, running
 
 SEA = [
@@ -203,3 +204,58 @@ async def test_all_passages_of_a_document_can_be_scored_and_the_best_is_shown(se
     hits = {hit["id"]: hit for hit in (await service.search("near moon", pipeline=stages))["hits"]}
     assert hits["long"]["score"] == pytest.approx(1.0)
     assert "near" in hits["long"]["passage"]["text"]
+
+
+class Pooling(WordOverlapLateEncoder):
+    """A dense encoder whose token states are read: its vector of a text is that of word overlap, too."""
+
+    pools = True
+
+    def vectors(self, tokens: Any, sentences: bool = False) -> list[Any]:
+        dense = WordOverlapEncoder().forward([[0, *ids, 0] for ids in tokens])
+        rows = [rows for rows, _ in super().vectors(tokens)]
+        return list(zip(rows, dense if sentences else [None] * len(rows), strict=True))
+
+
+async def test_one_forward_gives_both_kinds_of_vectors_of_a_question(tmp_path: Path):
+    counting = CountingNet()
+    async with running(tmp_path, load=loading(late=Pooling(), dense=counting)) as service:
+        await service.make()
+        await service.put(SEA)
+        await service.make("both", components=["bm25", "dense", "sparse", "late"])
+        await service.put(SEA, "both")
+        asked = await service.search("moon sea", "both", pipeline="balanced")
+        before = len(counting.batches)
+        answer = await service.search("moon sea", "both", pipeline="precise")
+        assert len(counting.batches) == before
+        assert [stage["status"] for stage in answer["stages"]] == ["ran"] * 4
+        plain = await service.search("moon sea", pipeline="balanced")
+        assert len(counting.batches) == before + 1
+        assert [hit["scores"]["dense"] for hit in asked["hits"]] == [
+            hit["scores"]["dense"] for hit in plain["hits"]
+        ]
+
+
+def hold(net: CountingNet) -> None:
+    """Let the next forward wait; `entered` then says that one has begun."""
+    while net.entered.acquire(blocking=False):
+        pass
+    net.gate.clear()
+
+
+async def test_what_nobody_waits_for_is_not_encoded(tmp_path: Path):
+    held = CountingNet()
+    async with running(tmp_path, load=loading(dense=held)) as service:
+        await service.make()
+        await service.put(SEA)
+        await service.search("warm", pipeline="dense")
+        hold(held)
+        stages = [{"stage": "bm25"}, {"stage": "fast_forward", "budget_ms": 20}]
+        first = asyncio.create_task(service.search("moon", pipeline="dense", timeout_ms=5000))
+        assert await asyncio.to_thread(held.entered.acquire, timeout=5)
+        number = len(held.batches)
+        assert (await service.search("sea", pipeline=stages))["degraded"] == ["fast_forward"]
+        held.gate.set()
+        await first
+        await service.search("cat", pipeline="dense")
+        assert len(held.batches) == number + 1, "the question of the search that is over left the queue"

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from indexer.segment.manifest import CollectionSchema
@@ -6,6 +8,7 @@ from service.errors import ComponentError, DeadlineError, InvalidError, LimitErr
 from service.pipeline import degraded, run
 from service.settings import Limits
 from service.stages import Bm25, Dense, Fuse, Group
+from service.types import Hits, Search, Stage
 from tests.service.hand_made import Broken, Given, scores, search
 
 ALL = CollectionSchema(components=("bm25", "dense", "sparse", "late"))
@@ -25,6 +28,43 @@ async def test_nothing_runs_after_a_first_stage_that_failed():
     outcome = await run([Given(failure="gone"), Broken()], search())
     assert isinstance(outcome.failure, StageError)
     assert [account["stage"] for account in outcome.accounts] == ["given"]
+
+
+async def test_every_stage_may_begin_before_the_first_runs():
+    order: list[str] = []
+
+    class First(Given):
+        async def __call__(self, search: Search, before: Hits) -> Hits:
+            order.append("first")
+            return await super().__call__(search, before)
+
+    class Later(Stage):
+        stage: str = "later"
+
+        def begin(self, search: Search) -> None:
+            order.append("begun")
+
+        async def __call__(self, search: Search, hits: Hits) -> Hits:
+            return hits
+
+    await run([First(found={1: 1.0}), Later()], search())
+    assert order == ["begun", "first"]
+
+
+async def test_what_a_net_makes_of_a_question_is_made_once_and_not_after_its_search():
+    made: list[str] = []
+
+    async def slowly() -> str:
+        made.append("begun")
+        await asyncio.sleep(60)
+        return "never"
+
+    question = search()
+    assert question.foresee("net", slowly) is question.within(5).foresee("net", slowly)
+    await asyncio.sleep(0)
+    await question.forget()
+    assert made == ["begun"]
+    assert question.ahead["net"].cancelled()
 
 
 async def test_a_stage_ends_at_the_deadline_of_its_search():
