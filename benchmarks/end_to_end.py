@@ -11,13 +11,10 @@ machine slows both sides, and the ratios stand. Queries are asked one at a time.
 import argparse
 import os
 import platform
-import socket
-import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +25,7 @@ import numpy as np
 from rich.console import Console, Group
 from rich.table import Table
 
+from benchmarks.server import served
 from indexer.build import Passages
 from indexer.collection import CollectionSchema, collection_path, create_collection, log_path
 from indexer.document import Document
@@ -167,7 +165,7 @@ def _searching(root: Path, queries: Sequence[str]) -> Times:
         "warning",
     ]
     times: Times = defaultdict(list)
-    with _server(serve, "/readyz") as winnow, _server(empty, "/openapi.json") as nothing:
+    with served(serve, "/readyz") as winnow, served(empty, "/openapi.json") as nothing:
         for number, query in enumerate([*queries[:20], *queries]):
             for pipeline in PIPELINES:
                 measured = _one(winnow, nothing, pipeline, query)
@@ -194,32 +192,6 @@ def _one(winnow: httpx.Client, nothing: httpx.Client, pipeline: str, query: str)
         f"{pipeline}: overhead": http - stages,
         f"{pipeline}: empty": empty,
     }
-
-
-@contextmanager
-def _server(command: Sequence[str], probe: str) -> Iterator[httpx.Client]:
-    """Start a server on a free port and wait until it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    process = subprocess.Popen([*command, "--port", str(port)])
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            _wait(client, probe, process)
-            yield client
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait(client: httpx.Client, probe: str, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        try:
-            if client.get(probe).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise RuntimeError(f"the server ended with status {process.returncode}")
 
 
 def _latencies(times: Times) -> Table:

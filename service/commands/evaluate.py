@@ -79,18 +79,20 @@ def evaluate(
     schema: Schema = "{}",
     as_json: Json = False,
 ) -> None:
-    """Measure pipelines on judged queries: nDCG@10, MRR@10, Recall@100, MAP, and latency per stage.
+    """Measure pipelines on judged queries: nDCG@10, MRR@10, Recall@100, MAP, latency per stage, and bytes.
 
     The first run over a collection encodes it; its vectors are kept in ~/.cache/winnow for the next.
     """
     task = Task.read(dataset, queries, seed)
     given = read_schema(schema, language)
-    reports = _measure(dataset, task, pipeline or list(DEFAULT_PIPELINES), given, timeout_ms, seed)
+    names = pipeline or list(DEFAULT_PIPELINES)
+    reports, sizes = _measure(dataset, task, names, given, timeout_ms, seed)
     name = dataset.resolve().name
     if as_json:
-        typer.echo(json.dumps({"dataset": name, "pipelines": {p: _plain(r) for p, r in reports.items()}}))
+        plain = {each: _plain(report, sizes[each]) for each, report in reports.items()}
+        typer.echo(json.dumps({"dataset": name, "pipelines": plain}))
     else:
-        _show(name, len(task.queries), reports)
+        _show(name, len(task.queries), reports, sizes)
 
 
 def _measure(
@@ -100,7 +102,7 @@ def _measure(
     schema: dict[str, Any],
     timeout_ms: int | None,
     seed: int,
-) -> "dict[str, Report]":
+) -> "tuple[dict[str, Report], dict[str, float]]":
     from service.commands.encoding_cache import cache_home
 
     named = (schema.get(field, "") for field in ("encoder", "sparse_encoder", "late_encoder"))
@@ -112,29 +114,29 @@ def _measure(
     with TemporaryDirectory(prefix="winnow-") as root, progress_bar() as progress:
         run = TrialRun(Path(root), cache_home(), names, timeout_ms, progress)
         run.index(dataset, schema)
-        return compare(task.qrels, run.answers(task.queries), seed=seed)
+        return compare(task.qrels, run.answers(task.queries), seed=seed), run.bytes_per_document()
 
 
-def _plain(report: "Report") -> dict[str, float | int]:
+def _plain(report: "Report", size: float) -> dict[str, float | int]:
     latency = {"p50_ms": report.latency.p50_ms, "p95_ms": report.latency.p95_ms}
     numbers = {name: round(value, 4) for name, value in {**report.measures, **latency}.items()}
-    return {**numbers, "degraded": report.degraded}
+    return {**numbers, "bytes_per_document": round(size), "degraded": report.degraded}
 
 
-def _show(dataset: str, queries: int, reports: "Mapping[str, Report]") -> None:
+def _show(dataset: str, queries: int, reports: "Mapping[str, Report]", sizes: Mapping[str, float]) -> None:
     console = Console(highlight=False)
-    console.print(_measures_table(f"{dataset}, {queries} queries", reports))
+    console.print(_measures_table(f"{dataset}, {queries} queries", reports, sizes))
     console.print(_stages_table(reports))
     if len(reports) > 1:
         console.print(_p_table(reports))
 
 
-def _measures_table(title: str, reports: "Mapping[str, Report]") -> Table:
-    table = _table("pipeline", *MEASURE_NAMES, "p50 ms", "p95 ms", "degraded", title=title)
+def _measures_table(title: str, reports: "Mapping[str, Report]", sizes: Mapping[str, float]) -> Table:
+    table = _table("pipeline", *MEASURE_NAMES, "p50 ms", "p95 ms", "bytes/doc", "degraded", title=title)
     for name, report in reports.items():
         values = [f"{report.measures[measure]:.3f}" for measure in MEASURE_NAMES]
         latency = [f"{report.latency.p50_ms:.1f}", f"{report.latency.p95_ms:.1f}"]
-        table.add_row(name, *values, *latency, str(report.degraded))
+        table.add_row(name, *values, *latency, f"{sizes[name]:,.0f}", str(report.degraded))
     return table
 
 

@@ -1,6 +1,7 @@
 """An index that lives as long as an evaluation, and the pipelines that are run over it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 from rich.progress import Progress
 
 from indexer.kernels import warm
+from indexer.segment.manifest import Component
 from indexer.sources import count_documents, read_documents
 from models.roles import Loaded, Role
 from service.commands.common import settings_from
@@ -30,6 +32,13 @@ from service.snapshot import Snapshot
 from service.stages import AnyStage, Fuse, Pipeline
 
 COLLECTION = "evaluation"
+FILES: dict[Component, tuple[str, ...]] = {
+    "bm25": ("lexical", "documents"),
+    "dense": ("dense",),
+    "sparse": ("sparse",),
+    "late": ("late",),
+}
+"""How the names of a segment's files begin that a component reads."""
 NO_DEADLINE_MS = 24 * 3600 * 1000
 
 
@@ -72,6 +81,19 @@ class TrialRun:
         finally:  # vectors made before an interruption are not made again
             for encoder in encoders:
                 encoder.save()
+
+    def bytes_per_document(self) -> dict[str, float]:
+        """Return pipeline name -> bytes of what it reads of an index to find hits, a document."""
+        manifest = open_snapshot(self.root, COLLECTION).manifest
+        sizes: Counter[str] = Counter()
+        for entry in manifest.segments:
+            for name, file in entry.files.items():
+                sizes[name.partition(".")[0]] += file.size
+        documents = max(1, manifest.statistics.documents)
+        return {
+            name: sum(sizes[file] for component in needs(stages) for file in FILES[component]) / documents
+            for name, stages in self.pipelines.items()
+        }
 
     def answers(self, queries: Mapping[str, str]) -> dict[str, dict[str, Answer]]:
         """Return pipeline name -> query id -> answer."""

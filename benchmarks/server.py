@@ -1,0 +1,35 @@
+"""A server in a process of its own, for as long as a measurement takes."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import httpx
+
+
+@contextmanager
+def served(command: Sequence[str], probe: str) -> Iterator[httpx.Client]:
+    """Start a server on a free port and wait until it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    process = subprocess.Popen([*command, "--port", str(port)])
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            _wait(client, probe, process)
+            yield client
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(client: httpx.Client, probe: str, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        try:
+            if client.get(probe).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"the server ended with status {process.returncode}")
