@@ -104,7 +104,7 @@ async def _asked(engine: Engine, snapshot: Snapshot, text: str, depth: int) -> t
 
 def _counts(search: Search, hits: Hits, share: float, scaled: bool, k: int, longest: float) -> Counts:
     sparse = minmax(hits.scores) if scaled else hits.scores.astype(np.float64)
-    question = search.questions["dense"]
+    question = search.ahead["dense"].result()
     parts, rows = search.snapshot.locate(hits.seqs)
     cosines = np.empty(len(hits), np.float32)
     for number in np.unique(parts).tolist():

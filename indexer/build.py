@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.document import Document
-from indexer.encoders import CollectionEncoders, Encoder, LateEncoder, Scorer
+from indexer.encoders import CollectionEncoders, DenseEncoder, Encoder, LateEncoder, Scorer
 from indexer.passages import Span, clip, encode_text, joint_offsets, split, title_limit, word_offsets
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.coalesce import coalesce
@@ -90,6 +90,20 @@ class Passages:
             encode_text(self.titles[number], text) for number, text in zip(numbers, self.texts(), strict=True)
         ]
 
+    def whole(self) -> tuple[list[str], list[list[Span]]]:
+        """Return what an encoder reads of every document at once, and where in that its passages are.
+
+        The title is of the first passage; the others know of it what the encoder makes of context.
+        """
+        texts = [
+            encode_text(title, each.text) for title, each in zip(self.titles, self.documents, strict=True)
+        ]
+        spans: list[list[Span]] = [[] for _ in self.documents]
+        for number, (begin, end) in zip(self.document_of_row.tolist(), self.spans, strict=True):
+            shift = len(texts[number]) - len(self.documents[number].text)
+            spans[number].append((begin + shift if spans[number] else 0, end + shift))
+        return texts, spans
+
 
 def build_segment(
     directory: Path,
@@ -115,7 +129,7 @@ def build_segment(
     texts, report = passages.encoded_texts(), _counted(progress, rows * len(readers))
     if "dense" in schema.components:
         assert encoders.dense is not None, "a dense component needs an encoder"
-        _write_dense(path, passages, encoders.dense.encode(texts, progress=report), schema)
+        _write_dense(path, passages, _vectors(passages, texts, schema, encoders.dense, report), schema)
     pruned = _write_sparse(path, texts, schema, encoders, report) if "sparse" in schema.components else 0
     if "late" in schema.components:
         assert encoders.late is not None, "late interaction needs an encoder"
@@ -186,6 +200,18 @@ def _write_terms(path: Path, passages: Passages, analyzer: Analyzer, schema: Col
     if schema.lexical_unit == "document":
         whole = [analyzer.analyze(document.text) for document in passages.documents]
         write_lexical(path / DOCUMENTS, whole, titles)
+
+
+def _vectors(
+    passages: Passages,
+    texts: Sequence[str],
+    schema: CollectionSchema,
+    encoder: DenseEncoder,
+    report: Callable[[int], None],
+) -> NDArray[np.float32]:
+    if schema.chunking == "separate":
+        return encoder.encode(texts, progress=report)
+    return np.concatenate(encoder.encode_chunks(*passages.whole(), progress=report))
 
 
 def _write_dense(

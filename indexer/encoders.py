@@ -41,6 +41,21 @@ class DenseEncoder(Encoder, Protocol):
         """Return float32[n, dim]; `progress` hears of every few texts how many they are."""
         ...
 
+    @property
+    def supports_late_chunking(self) -> bool:
+        """Whether parts of a text can have vectors that know all of it."""
+        ...
+
+    def encode_chunks(
+        self,
+        texts: Sequence[str],
+        chunks: Sequence[Sequence[tuple[int, int]]],
+        *,
+        progress: Callable[[int], None] | None = ...,
+    ) -> list[NDArray[np.float32]]:
+        """Return float32[chunks, dim] for each text, of which chunks are spans of characters."""
+        ...
+
 
 class SparseEncoder(Encoder, Protocol):
     """What the indexer asks of `models.sparse.SparseEncoder`."""
@@ -134,8 +149,14 @@ class Encoders:
         def get(role: Role, name: str | None) -> Loaded | None:
             return None if name is None else self._get(role, name, fingerprints.get(role))
 
+        dense = cast(DenseEncoder | None, get("dense", names.get("dense")))
+        if dense is not None and schema.chunking == "late" and not dense.supports_late_chunking:
+            raise WrongEncoder(
+                f"{schema.encoder} does not take the mean of its token states, which late chunking needs: "
+                'make the collection with another encoder, or with "chunking": "separate"'
+            )
         return CollectionEncoders(
-            cast(DenseEncoder | None, get("dense", names.get("dense"))),
+            dense,
             cast(SparseEncoder | None, get("sparse", names.get("sparse"))),
             cast(LateEncoder | None, get("late", names.get("late"))),
             cast(Scorer | None, get("quality", schema.sparse_quality if judged else None)),

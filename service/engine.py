@@ -41,7 +41,7 @@ NAMED: Mapping[str, Pipeline] = {
     ),
     "fast": (_WORDS, Group()),
     "balanced": (_WORDS, _MEANING, Group()),
-    "precise": (_WORDS, _MEANING, Late(k=100, weight=0.6, aggregate="max"), Group()),
+    "precise": (_WORDS, _MEANING, Late(k=100, weight=0.5, aggregate="max"), Group()),
 }
 """Weights and depths were chosen on cosqa, vaswani and time: docs/decisions/0011."""
 

@@ -184,6 +184,18 @@ class WordOverlapEncoder:
             progress(len(texts))
         return vectors
 
+    supports_late_chunking = True
+
+    def encode_chunks(
+        self,
+        texts: Sequence[str],
+        chunks: Sequence[Sequence[tuple[int, int]]],
+        progress: Callable[[int], None] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Nothing mixes words, so a chunk that knows all of its text is what it is by itself."""
+        parts = [[text[begin:end] for begin, end in spans] for text, spans in zip(texts, chunks, strict=True)]
+        return [self.encode(each, progress=progress) for each in parts]
+
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         return [
             np.array([match.span() for match in WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)

@@ -10,18 +10,17 @@ Passages are ragged and stay so: the vectors of a few thousand tokens are copied
 reduced while they are in the cache, without padding.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.kernels.maxsim import bests, gather, gather_packed, means
+from indexer.kernels.maxsim import bests, means
 from indexer.segment.arrays import Arrays, create_arrays, open_arrays, write_arrays
-from indexer.segment.codec import MOST_CENTROIDS, Codebook, Codes, Packed, pairs_of, to_int8, to_residuals
+from indexer.segment.codec import MOST_CENTROIDS, Codebook, Codes, Packed, to_int8, to_residuals
+from indexer.segment.late_vectors import SCRATCH, Int8, Residual4, book_arrays, read_books
 
 Precision = Literal["int8", "residual4"]
 
@@ -113,7 +112,7 @@ def write_late(
         "offset": _running(lengths),
         "token_offset": _running([len(each) for each in ids]),
         "label_offset": _running([len(each) for each in labels]),
-        **_books([] if codebook is None else [codebook]),
+        **book_arrays([] if codebook is None else [codebook]),
         "token": _narrowed(np.concatenate([np.empty(0, np.int32), *ids])),
         "label": np.concatenate([_NONE, *labels]),
         **dict(zip(_COLUMNS[precision], columns, strict=True)),
@@ -129,7 +128,7 @@ class Late:
         self.precision: Precision = "int8" if "code" in self._arrays else "residual4"
         self.starts: NDArray[np.int64] = self._arrays["offset"]
         self.rows, self.vectors = len(self.starts) - 1, len(self._arrays["scale"])
-        self._source = _Int8(self._arrays) if self.precision == "int8" else _Residual4(self._arrays)
+        self._source = Int8(self._arrays) if self.precision == "int8" else Residual4(self._arrays)
         self.dim = self._source.dim
 
     @property
@@ -140,7 +139,7 @@ class Late:
     @property
     def codebooks(self) -> list[Codebook]:
         """What residual codes stand for: none at int8; more than one where different ones were merged."""
-        return [] if self.precision == "int8" else _read_books(self._arrays)
+        return [] if self.precision == "int8" else read_books(self._arrays)
 
     def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many vectors some rows have."""
@@ -159,7 +158,7 @@ class Late:
         self._check(asked)
         scores = np.empty(len(rows), np.float32)
         for begin, end, offsets in self._blocks(rows):
-            codes, scales = _SCRATCH.room(int(offsets[-1]), self.dim)
+            codes, scales = SCRATCH.room(int(offsets[-1]), self.dim)
             self._source.gather(self.starts, np.array(rows[begin:end], np.int64), codes, scales)
             best = bests(products(codes, asked.codes), scales, offsets, len(asked.scales))
             scores[begin:end] = means(best, asked.scales)
@@ -224,7 +223,7 @@ def merge_late(path: Path, parts: Sequence[tuple[Late, NDArray[np.bool_]]]) -> N
         "offset": _running(_kept(parts, "offset")),
         "token_offset": _running(_kept(parts, "token_offset")),
         "label_offset": _running(_kept(parts, "label_offset")),
-        **_books(books),
+        **book_arrays(books),
     }
     shapes = {name: (array.dtype, array.shape) for name, array in small.items()}
     moved = ("token", "label", *_COLUMNS[parts[0][0].precision])
@@ -242,74 +241,6 @@ def merge_late(path: Path, parts: Sequence[tuple[Late, NDArray[np.bool_]]]) -> N
                 arrays[name][at : at + len(some)] = numbers[some] if name == "nearest" else some
                 at += len(some)
 
-
-class _Int8:
-    """Vectors that are stored as they are multiplied."""
-
-    def __init__(self, arrays: Arrays) -> None:
-        self._codes, self._scales = arrays["code"], arrays["scale"]
-        self.dim: int = self._codes.shape[1]
-
-    def gather(
-        self,
-        starts: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        codes: NDArray[np.int8],
-        scales: NDArray[np.float32],
-    ) -> None:
-        gather(self._codes.reshape(-1), self._scales, starts, rows, codes.reshape(-1), scales)
-
-
-class _Residual4:
-    """Vectors that are decoded when they are copied."""
-
-    def __init__(self, arrays: Arrays) -> None:
-        self._packed, self._scales = arrays["packed"], arrays["scale"]
-        self._nearest, self._spreads = arrays["nearest"], arrays["spread"]
-        self._centroids: NDArray[np.int8] = arrays["centroid"]
-        self.dim: int = self._centroids.shape[1]
-        self._pairs = np.stack([pairs_of(book.levels) for book in _read_books(arrays)])
-        sizes = np.diff(arrays["book_start"])
-        self._book_of = np.repeat(np.arange(len(sizes)), sizes).astype(np.uint16)
-
-    def gather(
-        self,
-        starts: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        codes: NDArray[np.int8],
-        scales: NDArray[np.float32],
-    ) -> None:
-        gather_packed(
-            self._packed,
-            self._scales,
-            starts,
-            rows,
-            self._nearest,
-            self._spreads,
-            self._centroids,
-            self._book_of,
-            self._pairs,
-            codes,
-            codes.view(np.uint16),
-            scales,
-        )
-
-
-class _Scratch(threading.local):
-    """Room for the vectors that a thread multiplies; it grows to what the largest block needs."""
-
-    def __init__(self) -> None:
-        self._codes, self._scales = np.empty(0, np.int8), np.empty(0, np.float32)
-
-    def room(self, vectors: int, dim: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        if len(self._codes) < vectors * dim:
-            self._codes = np.empty(vectors * dim, np.int8)
-        if len(self._scales) < vectors:
-            self._scales = np.empty(vectors, np.float32)
-        return self._codes[: vectors * dim].reshape(vectors, dim), self._scales[:vectors]
-
-
-_SCRATCH = _Scratch()
 
 _COLUMNS: dict[Precision, tuple[str, ...]] = {
     "int8": ("code", "scale"),
@@ -348,25 +279,6 @@ def _check_alike(parts: Sequence[Late]) -> None:
 def _narrowed(ids: NDArray[np.int32]) -> NDArray[np.uint16] | NDArray[np.uint32]:
     """Two bytes a token where the encoder's vocabulary allows it."""
     return ids.astype(np.uint16) if ids.max(initial=0) < 1 << 16 else ids.astype(np.uint32)
-
-
-def _books(books: Sequence[Codebook]) -> Arrays:
-    if not books:
-        return {}
-    return {
-        "centroid": np.concatenate([book.centroids for book in books]),
-        "book_start": _running([len(book.centroids) for book in books]),
-        "step": np.concatenate([book.steps for book in books]),
-        "level": np.stack([book.levels for book in books]),
-    }
-
-
-def _read_books(arrays: Arrays) -> list[Codebook]:
-    stretches = pairwise(arrays["book_start"].tolist())
-    return [
-        Codebook(arrays["centroid"][begin:end], arrays["step"][begin:end], levels)
-        for (begin, end), levels in zip(stretches, arrays["level"], strict=True)
-    ]
 
 
 def _united(parts: Sequence[Late]) -> tuple[list[Codebook], list[NDArray[np.uint16]]]:

@@ -100,7 +100,11 @@ class Cached(ABC):
 
 
 class CachedDense(Cached):
-    """Encodings are float32[n, dim]."""
+    """Encodings are float32[n, dim]. Chunks of whole documents are not remembered."""
+
+    def __init__(self, inner: DenseEncoder, directory: Path, dataset: str) -> None:
+        super().__init__(inner, directory, dataset)
+        self.supports_late_chunking, self.encode_chunks = inner.supports_late_chunking, inner.encode_chunks
 
     def _join(self, rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         return np.stack(rows)

@@ -130,7 +130,10 @@ class Bm25(Stage):
         """
         order = np.argsort(hits.seqs)  # so that postings are read in order
         seqs, owners = siblings(search, hits.seqs[order])
-        ranking = np.lexsort((seqs, -self._score_plain(search, seqs, "passage"), owners))
+        several = np.bincount(owners)[owners] > 1
+        scores = np.zeros(len(seqs), np.float32)
+        scores[several] = self._score_plain(search, seqs[several], "passage")
+        ranking = np.lexsort((seqs, -scores, owners))
         best = np.empty_like(hits.seqs)
         best[order] = seqs[ranking[np.searchsorted(owners, np.arange(len(hits)))]]
         return Hits(best, hits.scores, hits.raw)

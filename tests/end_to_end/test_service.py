@@ -172,12 +172,15 @@ async def main():
         while service.state.warmup.pending:
             await asyncio.sleep(0.01)
         ready = compiled_signatures()
-        for name, weighed in (("c", "encoder"), ("w", "idf")):
-            await service.make(name, sparse_query=weighed)
+        for name, weighed, precision in (("c", "encoder", "int8"), ("w", "idf", "residual4")):
+            components = ["bm25", "dense", "sparse", "late"]
+            await service.make(name, sparse_query=weighed, components=components, late_precision=precision)
             documents = [{"id": "a", "text": "moon sea", "metadata": {"n": 1}}, {"id": "b", "text": "sea"}]
             await service.put(documents, name)
             await service.put([{"id": "b", "text": "tide"}], name)
-            for pipeline in ("bm25", "dense", "balanced", [{"stage": "bm25", "query_syntax": "full"}]):
+            full = [{"stage": "bm25", "query_syntax": "full"}]
+            fed = [{"stage": "dense"}, {"stage": "feedback", "component": "sparse"}, {"stage": "group"}]
+            for pipeline in ("bm25", "dense", "balanced", "precise", full, fed):
                 for filter in (None, {"n": {"gt": 0}}, {"_id": "a"}):
                     ask = {"pipeline": pipeline, "filter": filter, "explain": True, "highlight": True}
                     assert (await service.ids("moon sea", name, **ask))[:1] == ["a"]

@@ -8,12 +8,12 @@ import pytest
 
 from indexer.build import build_segment
 from indexer.document import Document
-from indexer.encoders import CollectionEncoders, Encoders
+from indexer.encoders import CollectionEncoders, Encoders, WrongEncoder
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.manifest import CollectionSchema, SegmentEntry
 from indexer.segment.segment import Segment, open_segment, verify_files
 from models.csr import Csr
-from tests.nets import WordOverlapEncoder, WordOverlapSparseEncoder, word_overlap
+from tests.nets import WordOverlapEncoder, WordOverlapSparseEncoder, loading, word_overlap
 
 TIDES = Document(
     id="t", title="The tides", text="Moon pulls sea. Sea rises twice. Sun pulls too.", metadata={"y": 1}
@@ -116,6 +116,33 @@ def words(segment: Segment, row: int) -> set[str]:
     return {word for word in known if WordOverlapSparseEncoder().pieces([word])[0][0] in terms}
 
 
+def test_by_late_chunking_a_passage_is_a_part_of_its_document_and_the_first_has_the_title(tmp_path: Path):
+    long = Document(id="l", title="Tides", text="One two three four five six. " * 4)
+    _, segment = build(tmp_path, long, components=["dense"], chunking="late")
+    six = "One two three four five six."
+    first, second = WordOverlapEncoder().encode([f"Tides {six} {six}", f"{six} {six}"])
+    assert segment.dense is not None
+    assert segment.dense.rows_as_float(np.arange(2)) == pytest.approx(np.stack([first, second]), abs=0.01)
+
+
+def test_late_chunking_is_refused_where_the_encoder_cannot():
+    class Last(WordOverlapEncoder):
+        supports_late_chunking = False
+
+    with pytest.raises(WrongEncoder, match='"chunking": "separate"'):
+        Encoders(loading(dense=Last())).of(CollectionSchema(chunking="late"), {})
+
+
+def test_token_vectors_are_of_title_and_passage_and_pooled_as_the_schema_says(tmp_path: Path):
+    again = Document(id="a", title="Tides", text="moon moon sea moon")
+    for pooling, vectors in (("none", 5), ("words", 3), ("hierarchical", 3), ("clusters", 2)):
+        _, segment = build(tmp_path, again, components=["dense", "late"], late_pooling=pooling)
+        assert segment.late is not None
+        assert (segment.late.rows, segment.late.vectors) == (1, vectors), pooling
+        assert len(segment.late.pieces(0)) == 5
+        assert segment.late.labels(0).max() == vectors - 1
+
+
 def test_sparse_vectors_are_of_title_and_passage_together(tmp_path: Path):
     _, segment = build(tmp_path, TIDES, CATS)
     assert words(segment, 0) == {"the", "tides", "moon", "pulls", "sea", "rises", "twice", "sun", "too"}
@@ -201,6 +228,8 @@ def test_components_decide_what_is_written(tmp_path: Path):
     assert set(entry.files) == {"store.bin", "columns.bin", "dense.bin"}
     entry, segment = build(tmp_path, TIDES, components=["sparse"])
     assert set(entry.files) == {"store.bin", "columns.bin", "sparse.bin"}
+    entry, segment = build(tmp_path, TIDES, components=["dense", "late"])
+    assert set(entry.files) == {"store.bin", "columns.bin", "dense.bin", "late.bin"}
     entry, segment = build(tmp_path, TIDES, components=["bm25"], lexical_unit="document")
     assert set(entry.files) == {"store.bin", "columns.bin", "lexical.bin", "documents.bin"}
     entry, segment = build(tmp_path, TIDES, components=["sparse"], lexical_unit="document")

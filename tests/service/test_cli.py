@@ -224,8 +224,10 @@ def test_evaluate_prints_json_and_nothing_else(corpus: Path):
     result = json.loads(succeeded(winnow("evaluate", corpus, "--pipeline", "bm25", "--json")))
     assert result["dataset"] == "corpus"
     report = result["pipelines"]["bm25"]
-    assert set(report) == {"nDCG@10", "MRR@10", "Recall@100", "MAP", "p50_ms", "p95_ms", "degraded"}
+    measures = {"nDCG@10", "MRR@10", "Recall@100", "MAP", "p50_ms", "p95_ms"}
+    assert set(report) == {*measures, "bytes_per_document", "degraded"}
     assert (report["nDCG@10"], report["degraded"]) == (1.0, 0)
+    assert report["bytes_per_document"] > 100
 
 
 def test_evaluate_shows_a_table(corpus: Path):
