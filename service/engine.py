@@ -29,19 +29,19 @@ from service.types import Mask, Nets, Search
 from service.workers import Workers
 
 _WORDS = Fuse(inputs=((Bm25(),), (Sparse(),)), weights=(0.7, 0.3), unit="document")
-_MEANING = FastForward(sparse_weight=0.15, normalisation="minmax", aggregate="max")
+_MEANING = FastForward(sparse_weight=0.25, normalisation="minmax", aggregate="max")
 
 NAMED: Mapping[str, Pipeline] = {
     "bm25": (Bm25(), Group()),
     "dense": (Dense(), Group()),
     "sparse": (Sparse(), Group()),
     "hybrid": (
-        Fuse(inputs=((Bm25(k=300),), (Dense(k=300),)), weights=(0.4, 0.6), unit="document"),
+        Fuse(inputs=((Bm25(k=300),), (Dense(k=300),)), weights=(0.5, 0.5), unit="document"),
         Group(),
     ),
     "fast": (_WORDS, Group()),
     "balanced": (_WORDS, _MEANING, Group()),
-    "precise": (_WORDS, _MEANING, Late(k=100, weight=0.5, aggregate="max"), Group()),
+    "precise": (_WORDS, _MEANING, Late(k=100, weight=0.4, aggregate="max"), Group()),
 }
 """Weights and depths were chosen on cosqa, vaswani and time: docs/decisions/0011."""
 
