@@ -39,7 +39,6 @@ class Late(Stage):
 
     starts: ClassVar[bool] = False
     needs: ClassVar[Component | None] = "late"
-    floor: ClassVar[float | None] = -1.0
 
     stage: Literal["late"] = "late"
     k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(

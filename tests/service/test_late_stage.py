@@ -2,14 +2,21 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from indexer.segment.late import LateQuestion
 from models.load import WeightsMissing
+from service.errors import DeadlineError
+from service.stages.late import BLOCK, Late
+from service.types import Scores, Search, Seqs
 from tests.nets import CountingNet, WordOverlapEncoder, WordOverlapLateEncoder, loading, word_overlap
 from tests.running import Service, running
+from tests.service.hand_made import hits, search
 
 SEA = [
     {"id": "tide", "text": "the moon pulls the sea"},
@@ -259,3 +266,30 @@ async def test_what_nobody_waits_for_is_not_encoded(tmp_path: Path):
         await first
         await service.search("cat", pipeline="dense")
         assert len(held.batches) == number + 1, "the question of the search that is over left the queue"
+
+
+class Slow(Late):
+    """Takes 30 ms a block, and finds later candidates better."""
+
+    def _block(self, search: Search, seqs: Seqs, asked: LateQuestion) -> tuple[Seqs, Scores]:
+        time.sleep(0.03)
+        return seqs, seqs.astype(np.float32) / 1000
+
+
+NOTHING = LateQuestion(np.zeros((16, 2), np.int8), np.ones(1, np.float32))
+
+
+def test_when_time_ends_the_rest_keeps_its_order_and_the_stage_says_so():
+    before = hits({seq: 1000.0 - seq for seq in range(1000)})
+    question = search(seconds=0.1)
+    found = Slow(k=1000)._rescore(question, before, NOTHING)
+    done = question.notes.counts["scored"]
+    assert 0 < done < 1000
+    assert done % BLOCK == 0
+    assert found.seqs.tolist() == [*reversed(range(done)), *range(done, 1000)]
+    assert question.notes.reasons == [f"there was time for {done} of 1000 candidates"]
+
+
+def test_when_there_is_no_time_at_all_it_is_skipped():
+    with pytest.raises(DeadlineError):
+        Slow()._rescore(search(seconds=-1.0), hits({1: 1.0}), NOTHING)
