@@ -7,7 +7,6 @@ cut-offs, by turns. `scored` is how many of them the stage looked at, `ms` the m
 question encoded already, `lost` how many of the ten best of rescoring all are missing.
 """
 
-import argparse
 import asyncio
 import math
 import time
@@ -20,6 +19,7 @@ import numpy as np
 from rich.progress import Progress
 
 from benchmarks.machine import describe
+from benchmarks.options import of_folders
 from service.commands.encoding_cache import cache_home
 from service.commands.evaluate import Task
 from service.commands.local import engine_here, open_snapshot
@@ -55,12 +55,7 @@ class Rescored(NamedTuple):
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--queries", type=int, default=300)
-    options = parser.parse_args()
+    options = of_folders(__doc__).parse_args()
     print(describe("torch", "numpy"))
     for folder in options.folders:
         task = Task.read(folder, options.queries, 0)

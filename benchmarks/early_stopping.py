@@ -9,7 +9,6 @@ cosine seen so far as its bound; it may miss, and `missed` says how much of the 
 the whole stage without the question's encoding, exhaustive and early stopping by turns.
 """
 
-import argparse
 import asyncio
 import math
 import time
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from benchmarks.machine import describe
+from benchmarks.options import of_folders
 from service.commands.encoding_cache import cache_home
 from service.commands.evaluate import Task
 from service.commands.local import engine_here, open_snapshot
@@ -56,11 +56,7 @@ class Counts(NamedTuple):
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--queries", type=int, default=300)
+    parser = of_folders(__doc__)
     parser.add_argument("--depth", type=int, default=1000)
     options = parser.parse_args()
     print(describe("numba", "numpy"))

@@ -7,7 +7,6 @@ passage, so that nothing but the store makes a difference. The first row is no s
 one for every token that counts, multiplied as such.
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe
+from benchmarks.options import of_folders
 from indexer.build import Passages
 from indexer.document import Document
 from indexer.segment.late import Late, question, write_late
@@ -63,12 +63,7 @@ class Encoded:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--queries", type=int, default=300)
-    options = parser.parse_args()
+    options = of_folders(__doc__).parse_args()
     print(describe("torch", "numpy"))
     encoder = LateEncoder.load(cache=cache_home() / "models")
     for folder in options.folders:

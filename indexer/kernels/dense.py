@@ -24,8 +24,11 @@ MOSTLY = 0.8
 
 
 def _component(code):  # type: ignore[no-untyped-def]  # numba wants the very signature of what stands for it
-    """What a stored component stands for, before its vector's scale; by its type."""
-    raise NotImplementedError
+    """What a stored component stands for, before its vector's scale; by its type.
+
+    Compiled code takes `_component_of` for it, which chooses before it runs.
+    """
+    return np.float32(code) if isinstance(code, np.int8) else float_of_bits(np.uint32(code) << np.uint32(16))
 
 
 @overload(_component)

@@ -81,7 +81,8 @@ def evaluate(
 ) -> None:
     """Measure pipelines on judged queries: nDCG@10, MRR@10, Recall@100, MAP, latency per stage, and bytes.
 
-    The first run over a collection encodes it; its vectors are kept in ~/.cache/winnow for the next.
+    The first run over a collection encodes it; its vectors are kept in ~/.cache/winnow for the next. Token
+    vectors, which `precise` needs, are not, for their size: each run makes them anew.
     """
     task = Task.read(dataset, queries, seed)
     given = read_schema(schema, language)

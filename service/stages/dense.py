@@ -62,7 +62,8 @@ def foresee_vector(search: Search) -> asyncio.Task[Scores]:
 async def _vector(search: Search) -> Scores:
     manifest = search.snapshot.manifest
     schema = manifest.schema_
-    if "late" in schema.components and schema.late_encoder == schema.encoder:
+    # A pipeline that wants the tokens too has said so by now: stages begin before any task of theirs runs.
+    if "late" in search.ahead and schema.late_encoder == schema.encoder:
         with suppress(EncoderError):  # late interaction will say it; a dense encoder needs no tokens
             tokens = await asyncio.shield(foresee_tokens(search))
             if tokens.sentence is not None:

@@ -200,17 +200,15 @@ LONG = {"id": "long", "text": "The moon is far away. " * 12 + "The sea is near t
 async def test_all_passages_of_a_document_can_be_scored_and_the_best_is_shown(service: Service):
     await service.make(**UNPOOLED, passage_tokens=16, overlap_sentences=0)
     await service.put([LONG, *SEA])
-    shallow = [{"stage": "bm25", "k": 1, "unit": "passage"}]  # one hit: the moon, far away or near
-    for aggregate, best in (("passage", 1), ("max", 1)):
-        late = {"stage": "late", "aggregate": aggregate}
-        answer = await service.search("near the sea moon", pipeline=[*shallow, late])
-        assert len(answer["hits"]) == best
     stages = [{"stage": "bm25", "k": 100, "unit": "document"}, {"stage": "late", "aggregate": "max"}]
     hits = {hit["id"]: hit for hit in (await service.search("far sea", pipeline=stages))["hits"]}
     assert hits["long"]["score"] == pytest.approx(0.5)
     hits = {hit["id"]: hit for hit in (await service.search("near moon", pipeline=stages))["hits"]}
     assert hits["long"]["score"] == pytest.approx(1.0)
     assert "near" in hits["long"]["passage"]["text"]
+    passages = [{"stage": "bm25", "k": 100, "unit": "passage"}, {"stage": "late"}]
+    found = (await service.search("near moon", pipeline=passages))["hits"]
+    assert {round(hit["score"], 2) for hit in found if hit["id"] == "long"} == {0.5, 1.0}, "each by itself"
 
 
 class Pooling(WordOverlapLateEncoder):
@@ -248,6 +246,22 @@ def hold(net: CountingNet) -> None:
     while net.entered.acquire(blocking=False):
         pass
     net.gate.clear()
+
+
+async def test_only_a_pipeline_that_wants_tokens_asks_for_their_encoder(tmp_path: Path):
+    asked = []
+
+    def load(role: str, name: str) -> Any:
+        asked.append(role)
+        return word_overlap(role, name)
+
+    async with running(tmp_path, load=load) as service:
+        await service.make(components=["bm25", "dense", "sparse", "late"])
+        await service.put(SEA)
+        assert (await service.search("moon sea", pipeline="balanced"))["degraded"] == []
+        assert "late" not in asked
+        assert (await service.search("moon sea", pipeline="precise"))["degraded"] == []
+        assert "late" in asked
 
 
 async def test_what_nobody_waits_for_is_not_encoded(tmp_path: Path):
