@@ -6,6 +6,7 @@ that reads weights, tokenises and runs a forward is the production code. Its vec
 texts is the share of words they have in common, so rankings are predictable by eye. It needs no torch.
 `tiny_sparse_encoder` and `WordOverlapSparseEncoder` are the same two for `models.sparse.SparseEncoder`;
 `WordOverlapLateEncoder` is the second for `models.late.LateEncoder`.
+`tiny_causal` writes a random decoder, as rerankers in context read them.
 """
 
 import json
@@ -118,6 +119,80 @@ def write_tokenizer(directory: Path, max_tokens: int) -> None:
         directory / "tokenizer_config.json",
         {"tokenizer_class": "BertTokenizer", "model_max_length": max_tokens, "do_lower_case": True, **names},
     )
+
+
+def tiny_causal(
+    directory: Path,
+    family: str = "llama",
+    *,
+    layers: int = 4,
+    seed: int = 7,
+    chat: bool = False,
+    max_tokens: int = 4096,
+    **config_keys: Any,
+) -> Path:
+    """Write a random decoder (hidden 64, 4 heads, 2 key-value heads of 16 numbers); returns `directory`.
+
+    `family` is a model type of `transformers`: "llama", "mistral", "qwen2", "qwen3", "gemma2" ….  Text and
+    tokens map one to one: a word of `WORDS` with the space before it is one token, any other byte is one.
+    No token is added before or after a text. `chat` adds a chat template of two special tokens.
+    """
+    import torch
+    import transformers
+
+    directory.mkdir(parents=True, exist_ok=True)
+    keys = {"head_dim": 16} if family.startswith(("gemma", "qwen3")) else {}
+    tokens = write_causal_tokenizer(directory, chat=chat)
+    config = transformers.AutoConfig.for_model(
+        family,
+        vocab_size=tokens,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=max_tokens,
+        initializer_range=0.3,
+        **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **keys, **config_keys},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = transformers.AutoModelForCausalLM.from_config(config)
+    net.save_pretrained(directory)
+    return directory
+
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def write_causal_tokenizer(directory: Path, *, chat: bool = False) -> int:
+    """Write bytes and, with a space before them, the words of `WORDS`; returns the number of tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    pieces, merges = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet())], []
+    for word in WORDS:
+        piece = "Ġ"
+        for letter in word:
+            merges.append((piece, letter))
+            piece += letter
+            pieces.append(piece)
+    pieces, merges = list(dict.fromkeys(pieces)), list(dict.fromkeys(merges))
+    tokenizer = Tokenizer(models.BPE({piece: at for at, piece in enumerate(pieces)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(specials)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    names = dict(zip(("pad_token", "bos_token", "eos_token"), specials, strict=True))
+    template = {"chat_template": CHAT} if chat else {}
+    _write_json(
+        directory / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", **names, **template},
+    )
+    return len(pieces)
 
 
 def _write_layout(directory: Path, max_tokens: int, dim: int) -> None:
