@@ -2,8 +2,8 @@
 
 A prompt is an instruction, documents and a question, one behind the other. BlockRank's rule
 (arXiv 2510.05396, section 3): the instruction is causal, a document sees the instruction and itself,
-causally; the question sees all that is before it. Documents share their positions, so their order says nothing; the question begins far
-behind them. With one document the rule is the ordinary causal one.
+causally; the question sees all that is before it. Documents share their positions, so their order says
+nothing; the question begins far behind them. With one document the rule is the ordinary causal one.
 """
 
 from collections.abc import Sequence
@@ -54,6 +54,20 @@ class Segments:
     def tokens(self) -> int:
         """Tokens of the prompt."""
         return sum(self.lengths)
+
+    def causal(self) -> "Segments":
+        """The same tokens as one document: ordinary causal attention."""
+        return Segments(0, (self.tokens,), 0) if self.tokens else Segments(0, (), 0)
+
+    def windows(self, tokens: int) -> "Segments":
+        """The tokens of the documents cut anew, into parallel windows of `tokens`; the last may be shorter.
+
+        Parallel context windows (Ratner et al., arXiv 2212.10947). ValueError: windows of no tokens.
+        """
+        if tokens < 1:
+            raise ValueError(f"windows of {tokens} tokens, at least 1 is needed")
+        whole, rest = divmod(sum(self.documents), tokens)
+        return Segments(self.instruction, (tokens,) * whole + (rest,) * (rest > 0), self.question)
 
     def ids(self, device: torch.device | str | None = None) -> Tensor:
         """The segment of each token, int64 [tokens], never falling."""

@@ -63,6 +63,27 @@ def test_documents_alone_are_segments_too():
     assert segments.positions(2).tolist() == [0, 1, 0, 1]
 
 
+def test_as_one_document_all_see_all_before_them():
+    assert mask(PROMPT.causal()).int().tolist() == torch.ones(8, 8).tril().int().tolist()
+    assert Segments.of(0, [], 0).causal() == Segments.of(0, [], 0)
+
+
+def test_documents_are_cut_anew_into_windows():
+    assert Segments.of(2, [3, 4], 1).windows(3) == Segments.of(2, [3, 3, 1], 1)
+    assert Segments.of(2, [3, 3], 1).windows(3) == Segments.of(2, [3, 3], 1)
+
+
+@given(st.integers(0, 5), st.integers(1, 9), st.integers(0, 5))
+def test_one_window_is_ordinary_causal_attention(instruction: int, document: int, question: int):
+    segments = Segments.of(instruction, [document], question)
+    assert torch.equal(mask(segments.windows(document)), mask(segments.causal()))
+
+
+def test_windows_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="windows of 0 tokens"):
+        PROMPT.windows(0)
+
+
 def test_a_document_that_reaches_into_the_question_is_refused():
     with pytest.raises(ValueError, match=r"a document of 3 tokens .* begins 2 behind"):
         PROMPT.positions(2)
