@@ -1,14 +1,17 @@
-"""Calls in, batches out: who is next before a net, and which texts share a forward. No tasks, no threads.
+"""Calls in, batches out: who is next before a net, and which items share a forward. No tasks, no threads.
+
+An item is what a forward takes several of: a text's token ids, or anything whose length is the number of
+tokens that pass through the net for it.
 
 Interactive calls go before bulk ones. While interactive calls keep coming, bulk work gets one batch in
 `SHARE`, so it is slow then but never stuck, and no interactive call waits for two bulk batches in a row.
-Within a lane calls take turns, so a call of one text does not wait for all texts of the thousand-text call
-before it. A batch is the text whose turn it is and waiting texts of about its length.
+Within a lane calls take turns, so a call of one item does not wait for all items of the thousand-item call
+before it. A batch is the item whose turn it is and waiting items of about its length.
 """
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 from models.packing import pack
 
 Priority = Literal["interactive", "bulk"]
-Array = NDArray[Any]  # a row for each text: numbers, or objects
+Array = NDArray[Any]  # a row for each item: numbers, or objects
 Lane = dict["Call", None]  # a set in order of turn
 
 SHARE = 8
@@ -31,17 +34,17 @@ WINDOW = 4
 
 @dataclass(eq=False)
 class Call:
-    """Texts that one caller waits for: those that no forward has taken yet, and the rows that came back."""
+    """Items that one caller waits for: those that no forward has taken yet, and the rows that came back."""
 
     priority: Priority
     deadline: float  # seconds of time.monotonic()
-    waiting: dict[int, list[int]]  # token ids by position
+    waiting: dict[int, Sized]  # items by position
     result: asyncio.Future[Array]
     since: float = field(default_factory=time.monotonic)
     rows: Array | None = None
 
     def __post_init__(self) -> None:
-        self.texts = self.missing = len(self.waiting)
+        self.items = self.missing = len(self.waiting)
 
     def failed(self) -> bool:
         """A forward raised, or the batcher closed."""
@@ -63,7 +66,7 @@ class Call:
     def deliver(self, positions: list[int], rows: Array) -> None:
         """Put rows in their places; the last of them answer the caller."""
         if self.rows is None:
-            self.rows = np.empty((self.texts, *rows.shape[1:]), rows.dtype)
+            self.rows = np.empty((self.items, *rows.shape[1:]), rows.dtype)
         self.rows[positions] = rows
         self.missing -= len(positions)
         if not self.missing and not self.result.done():
@@ -72,15 +75,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Entry:
-    """A text in a batch."""
+    """An item in a batch."""
 
     call: Call
     position: int
-    tokens: list[int]
+    item: Sized
 
 
 class BatchQueue:
-    """The calls that have a text waiting. A batch has at most `budget` padded tokens and `most` texts."""
+    """The calls that have an item waiting. A batch has at most `budget` padded tokens and `most` items."""
 
     def __init__(self, budget: int, most: int) -> None:
         self.tokens = 0
@@ -98,7 +101,7 @@ class BatchQueue:
         self.tokens += sum(map(len, call.waiting.values()))
 
     def remove(self, call: Call) -> int:
-        """Take a call out, if it is in; returns how many of its texts were still waiting."""
+        """Take a call out, if it is in; returns how many of its items were still waiting."""
         if call not in self._lanes[call.priority]:
             return 0
         del self._lanes[call.priority][call]
@@ -112,17 +115,17 @@ class BatchQueue:
     def fills_a_batch(self, priority: Priority) -> bool:
         """Whether the next batch of this priority would not grow by waiting."""
         window = list(_window(self._lanes[priority], self._budget))
-        return len(window) >= self._most or sum(len(entry.tokens) for entry in window) >= self._budget
+        return len(window) >= self._most or sum(len(entry.item) for entry in window) >= self._budget
 
     def take(self) -> list[Entry]:
         """The next batch, taken off the queue; empty if nothing waits."""
         lane = self._next_lane()
         window = list(_window(lane, WINDOW * self._budget))
-        batches = pack([len(entry.tokens) for entry in window], self._budget, self._most)
+        batches = pack([len(entry.item) for entry in window], self._budget, self._most)
         batch = [window[number] for number in next((batch for batch in batches if 0 in batch), [])]
         for entry in batch:
             del entry.call.waiting[entry.position]
-            self.tokens -= len(entry.tokens)
+            self.tokens -= len(entry.item)
         for call in {entry.call: None for entry in batch}:
             del lane[call]
             if call.waiting:
@@ -139,10 +142,10 @@ class BatchQueue:
 
 
 def _window(lane: Lane, tokens: int) -> Iterator[Entry]:
-    """The texts of a lane in order, until there are `tokens` of them."""
+    """The items of a lane in order, until there are `tokens` of them."""
     for call in lane:
-        for position, ids in call.waiting.items():
-            yield Entry(call, position, ids)
-            tokens -= len(ids)
+        for position, item in call.waiting.items():
+            yield Entry(call, position, item)
+            tokens -= len(item)
             if tokens <= 0:
                 return

@@ -1,20 +1,21 @@
 """The only way to a net: one owner per net, who forms batches across requests.
 
-Callers' texts are tokenised in worker threads and queued by call; the owner takes a batch from the queue (see
-`batch_queue`) and runs one forward at a time in the net's own thread. It sleeps for nobody: it waits only for
-small calls that are being tokenised at that moment, so calls that come together share a forward and a lone
-call starts at once. A call whose caller has gone leaves the queue before it costs anything, and the queue is
-bounded by tokens, since tokens and not calls are what a net spends.
+Callers' texts are tokenised in worker threads (some callers come with items of the net's own, which need no
+tokenising) and queued by call; the owner takes a batch from the queue (see `batch_queue`) and runs one
+forward at a time in the net's own thread. It sleeps for nobody: it waits only for small calls that are
+being tokenised at that moment, so calls that come together share a forward and a lone call starts at once.
+A call whose caller has gone leaves the queue before it costs anything, and the queue is bounded by tokens,
+since tokens and not calls are what a net spends.
 """
 
 import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from models import Kind
 from service.batch_queue import Array, BatchQueue, Call, Entry
@@ -52,17 +53,12 @@ class Closed(RuntimeError):  # noqa: N818 - it says a state
 class Net(Protocol):
     """What can be put behind a batcher. `tokenize` is called from many threads, `forward` from one."""
 
-    @property
-    def max_tokens(self) -> int:
-        """Tokens at which `tokenize` cuts a text."""
+    def tokenize(self, inputs: Sequence[Any], kind: Kind) -> Sequence[Sized]:
+        """An item for each input, for a text its token ids. Its length is its tokens, never 0."""
         ...
 
-    def tokenize(self, texts: Sequence[str], kind: Kind) -> list[list[int]]:
-        """Token ids of each text; never an empty list."""
-        ...
-
-    def forward(self, tokens: Sequence[Sequence[int]]) -> Array:
-        """One row per text, in order."""
+    def forward(self, items: Sequence[Any]) -> Array:
+        """One row per item, in order."""
         ...
 
 
@@ -72,15 +68,15 @@ class Observer:
     def waited(self, priority: Priority, seconds: float) -> None:
         """A call waited so long, from tokenisation to the start of a forward that it has part in."""
 
-    def ran(self, texts: int, tokens: int, seconds: float) -> None:
-        """A forward of so many texts and tokens, padding not counted, took so long."""
+    def ran(self, items: int, tokens: int, seconds: float) -> None:
+        """A forward of so many items and tokens, padding not counted, took so long."""
 
-    def dropped(self, reason: Dropped, texts: int) -> None:
-        """So many texts left the queue, or never entered it, without a forward."""
+    def dropped(self, reason: Dropped, items: int) -> None:
+        """So many items left the queue, or never entered it, without a forward."""
 
 
 class Batcher:
-    """What stands before a net. `budget` and `most` bound a forward (padded tokens, texts), `limit` the queue
+    """What stands before a net. `budget` and `most` bound a forward (padded tokens, items), `limit` the queue
     (tokens).
 
     Every method runs on the event loop. Vectors do not depend on the batch beyond their last bits.
@@ -130,36 +126,49 @@ class Batcher:
 
     async def encode(
         self,
-        texts: Sequence[str],
+        inputs: Sequence[Any],
         *,
         kind: Kind = "query",
         priority: Priority = "interactive",
         deadline: float | None = None,
     ) -> Array:
-        """One row per text, in order. `deadline` is in seconds of `time.monotonic()`.
+        """One row per input, in order: texts, or whatever the net tokenises. `deadline` is in seconds of
+        `time.monotonic()`.
 
         Raises Overloaded, TooManyTokens, TimeoutError past the deadline, NetFailed, Closed. Cancelling it
-        takes the texts off the queue.
+        takes what waits off the queue.
         """
-        if not texts:
+        if not inputs:
             raise ValueError("there is no text to encode")
-        ends = math.inf if deadline is None else deadline
+        return await self._answer(self._enter(inputs, kind, priority, _ends(deadline)), _ends(deadline))
+
+    async def submit(
+        self, items: Sequence[Sized], *, priority: Priority = "interactive", deadline: float | None = None
+    ) -> Array:
+        """One row per item, in order, for items that need no tokenising; everything else as of `encode`."""
+        if not items:
+            raise ValueError("there is no item to submit")
+        return await self._answer(self._queue_up(items, priority, _ends(deadline)), _ends(deadline))
+
+    async def _answer(self, entering: Coroutine[Any, Any, Call], ends: float) -> Array:
         try:
-            async with asyncio.timeout(None if deadline is None else ends - time.monotonic()):
-                call = await self._enter(texts, kind, priority, ends)
-                return await self._outcome(call)
+            async with asyncio.timeout(None if ends == math.inf else ends - time.monotonic()):
+                return await self._outcome(await entering)
         except TimeoutError:
             raise TimeoutError(f"the deadline passed before the net {self.name} came to the call") from None
 
-    async def _enter(self, texts: Sequence[str], kind: Kind, priority: Priority, deadline: float) -> Call:
-        self._admit(len(texts), len(texts))  # a text has at least one token, so much is known for nothing
-        with self._announced(priority, len(texts)):
-            tokens = await self._workers.run(self._net.tokenize, texts, kind)
-            self._admit(sum(map(len, tokens)), len(texts))
-            result: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
-            call = Call(priority, deadline, dict(enumerate(tokens)), result)
-            self._queue.add(call)
-            self._wake.set()
+    async def _enter(self, inputs: Sequence[Any], kind: Kind, priority: Priority, ends: float) -> Call:
+        self._admit(len(inputs), len(inputs))  # each has at least one token, so much is known for nothing
+        with self._announced(priority, len(inputs)):
+            items = await self._workers.run(self._net.tokenize, inputs, kind)
+            return await self._queue_up(items, priority, ends)
+
+    async def _queue_up(self, items: Sequence[Sized], priority: Priority, ends: float) -> Call:
+        self._admit(sum(map(len, items)), len(items))
+        result: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
+        call = Call(priority, ends, dict(enumerate(items)), result)
+        self._queue.add(call)
+        self._wake.set()
         return call
 
     async def _outcome(self, call: Call) -> Array:
@@ -168,7 +177,7 @@ class Batcher:
         finally:
             self._drop(call)
 
-    def _admit(self, tokens: int, texts: int) -> None:
+    def _admit(self, tokens: int, items: int) -> None:
         if self._closed:
             raise Closed(f"the net {self.name} is shutting down")
         if tokens > self._limit:
@@ -177,17 +186,17 @@ class Batcher:
                 "send fewer texts at a time"
             )
         if self._queue.tokens + tokens > self._limit:
-            self._observer.dropped("full", texts)
+            self._observer.dropped("full", items)
             raise Overloaded(
                 f"{self._queue.tokens} of {self._limit} tokens are waiting for the net {self.name}",
                 self._queue.tokens / self._tokens_per_second(),
             )
 
     @contextmanager
-    def _announced(self, priority: Priority, texts: int) -> Iterator[None]:
+    def _announced(self, priority: Priority, inputs: int) -> Iterator[None]:
         """Let the owner wait for a call being tokenised, unless it will fill batches by itself anyway."""
         arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if texts <= self._most:
+        if inputs <= self._most:
             self._arriving[priority].add(arrival)
         try:
             yield
@@ -197,10 +206,10 @@ class Batcher:
 
     def _drop(self, call: Call) -> None:
         """Take what still waits of a call off the queue, and say why."""
-        texts = self._queue.remove(call)
-        if texts:
+        items = self._queue.remove(call)
+        if items:
             reason: Dropped = "failed" if call.failed() else "late" if call.late() else "gone"
-            self._observer.dropped(reason, texts)
+            self._observer.dropped(reason, items)
 
     async def _own(self) -> None:
         """Form a batch, run it, and again; whatever ends this ends every call that waits."""
@@ -239,10 +248,10 @@ class Batcher:
         began = time.monotonic()
         for call in shares:
             self._observer.waited(call.priority, began - call.since)
-        tokens = [entry.tokens for entry in batch]
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._forward, tokens)
+        items = [entry.item for entry in batch]
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._forward, items)
         await asyncio.wait([running])
-        self._measure(tokens, time.monotonic() - began)
+        self._measure(items, time.monotonic() - began)
         error = running.exception()
         if error is not None:
             log.error("a forward of the net %s failed", self.name, exc_info=error)
@@ -252,21 +261,25 @@ class Batcher:
             else:
                 call.fail(_failure(self.name, error))
 
-    def _forward(self, tokens: list[list[int]]) -> Array:
-        rows = self._net.forward(tokens)
-        if len(rows) != len(tokens):
-            raise ValueError(f"the net gave {len(rows)} rows for {len(tokens)} texts")
+    def _forward(self, items: list[Sized]) -> Array:
+        rows = self._net.forward(items)
+        if len(rows) != len(items):
+            raise ValueError(f"the net gave {len(rows)} rows for {len(items)} texts")
         return rows
 
-    def _measure(self, tokens: list[list[int]], seconds: float) -> None:
-        count = sum(map(len, tokens))
+    def _measure(self, items: list[Sized], seconds: float) -> None:
+        count = sum(map(len, items))
         self._spent_tokens = FADE * self._spent_tokens + count
         self._spent_seconds = FADE * self._spent_seconds + seconds
-        self._observer.ran(len(tokens), count, seconds)
+        self._observer.ran(len(items), count, seconds)
 
     def _tokens_per_second(self) -> float:
         """How fast the net has been lately; before any forward, as if a full queue were a second's work."""
         return self._spent_tokens / self._spent_seconds if self._spent_seconds else float(self._limit)
+
+
+def _ends(deadline: float | None) -> float:
+    return math.inf if deadline is None else deadline
 
 
 def _failure(name: str, error: BaseException) -> NetFailed:
