@@ -15,19 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.document import Document
-from indexer.encoders import CollectionEncoders, DenseEncoder, Encoder, LateEncoder, Scorer
+from indexer.encoders import CollectionEncoders, DenseEncoder, Encoder, KeysEncoder, LateEncoder, Scorer
+from indexer.passage_keys import key_bytes, key_lengths, key_rows_of
 from indexer.passages import Span, clip, encode_text, joint_offsets, split, title_limit, word_offsets
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.coalesce import coalesce
 from indexer.segment.columns import write_columns
 from indexer.segment.dense import write_dense
 from indexer.segment.durable import fsync_directory, fsync_tree
+from indexer.segment.keys import write_keys
 from indexer.segment.late import write_late
 from indexer.segment.lexical import write_lexical
 from indexer.segment.lists import add_lists
 from indexer.segment.manifest import CollectionSchema, FileEntry, SegmentEntry
 from indexer.segment.quality import write_quality
-from indexer.segment.segment import COLUMNS, DENSE, DOCUMENTS, LATE, LEXICAL, QUALITY, SPARSE, STORE
+from indexer.segment.segment import COLUMNS, DENSE, DOCUMENTS, KEYS, LATE, LEXICAL, QUALITY, SPARSE, STORE
 from indexer.segment.sparse import write_sparse
 from indexer.segment.store import write_store
 from indexer.token_vectors import codebook, token_rows
@@ -90,6 +92,12 @@ class Passages:
             encode_text(self.titles[number], text) for number, text in zip(numbers, self.texts(), strict=True)
         ]
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return the title of every passage's document, whole, and the passage's text as the store has it."""
+        numbers = self.document_of_row.tolist()
+        titles = (self.documents[number].title for number in numbers)
+        return list(zip(titles, self.texts(), strict=True))
+
     def whole(self) -> tuple[list[str], list[list[Span]]]:
         """Return what an encoder reads of every document at once, and where in that its passages are.
 
@@ -126,7 +134,8 @@ def build_segment(
     _write_documents(path, passages, first_seq, schema)
     if "bm25" in schema.components:
         _write_terms(path, passages, analyzer, schema)
-    texts, report = passages.encoded_texts(), _counted(progress, rows * len(readers))
+    nets = len(readers) + ("keys" in schema.components)
+    texts, report = passages.encoded_texts(), _counted(progress, rows * nets)
     if "dense" in schema.components:
         assert encoders.dense is not None, "a dense component needs an encoder"
         _write_dense(path, passages, _vectors(passages, texts, schema, encoders.dense, report), schema)
@@ -134,6 +143,9 @@ def build_segment(
     if "late" in schema.components:
         assert encoders.late is not None, "late interaction needs an encoder"
         _write_late(path, texts, schema, encoders.late, report)
+    if "keys" in schema.components:
+        assert encoders.in_context is not None, "keys need a language model"
+        _write_keys(path, passages.pairs(), encoders.in_context, report)
     return seal(path, rows, len(documents), first_seq, first_seq + rows - 1, pruned)
 
 
@@ -252,6 +264,19 @@ def _write_late(
 ) -> None:
     rows = token_rows(texts, schema, encoder, report)
     write_late(path / LATE, rows, encoder.dim, schema.late_precision, codebook(schema, encoder))
+
+
+def _write_keys(
+    path: Path, pairs: Sequence[tuple[str, str]], encoder: KeysEncoder, report: Callable[[int], None]
+) -> None:
+    """Write keys, of which is known beforehand how many they will be: reading passages takes minutes."""
+    lengths = key_lengths(pairs, encoder)
+    size = key_bytes(lengths, encoder)
+    logger.info(
+        "%s: keys of %d passages, %d tokens, take %d bytes", path.name, len(pairs), sum(lengths), size
+    )
+    rows = key_rows_of(pairs, encoder, report)
+    write_keys(path / KEYS, lengths, rows, encoder.kv_heads, encoder.head_dim)
 
 
 def _worthy(path: Path, texts: Sequence[str], schema: CollectionSchema, scorer: Scorer | None) -> Mask:

@@ -102,6 +102,43 @@ class LateEncoder(Encoder, Protocol):
         ...
 
 
+class KeysEncoder(Loaded, Protocol):
+    """What the indexer asks of `models.in_context.net.InContextNet`.
+
+    It reads the title and the text of a passage as they are and cuts both by limits of its own, so it has no
+    part in how documents are cut into passages.
+    """
+
+    @property
+    def kv_heads(self) -> int:
+        """How many keys a token has."""
+        ...
+
+    @property
+    def head_dim(self) -> int:
+        """How long a key is."""
+        ...
+
+    def document_tokens(self, documents: Sequence[tuple[str, str]]) -> Sequence["CutDocument"]:
+        """Return what it reads of each title and text."""
+        ...
+
+    def encode_keys(
+        self, documents: Sequence[tuple[str, str]], *, progress: Callable[[int], None] | None = ...
+    ) -> list[NDArray[np.float32]]:
+        """Return float32[tokens, kv_heads, head_dim] for each title and text, tokens as `document_tokens`."""
+        ...
+
+
+class CutDocument(Protocol):
+    """Tokens of a title and a text, as many of them as are read."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """The tokens."""
+        ...
+
+
 class Scorer(Loaded, Protocol):
     """What the indexer asks of the scorers in `models.quality`."""
 
@@ -121,16 +158,23 @@ class CollectionEncoders:
     dense: DenseEncoder | None = None
     sparse: SparseEncoder | None = None
     late: LateEncoder | None = None
+    in_context: KeysEncoder | None = None
     quality: Scorer | None = None
 
     def encoders(self) -> list[Encoder]:
-        """Those that read passages."""
+        """Those that say how long a passage may be: all but the one that reads in context."""
         nets: tuple[Encoder | None, ...] = (self.dense, self.sparse, self.late)
         return [encoder for encoder in nets if encoder is not None]
 
     def fingerprints(self) -> dict[str, str]:
         """Role -> fingerprint."""
-        nets = {"dense": self.dense, "sparse": self.sparse, "late": self.late, "quality": self.quality}
+        nets = {
+            "dense": self.dense,
+            "sparse": self.sparse,
+            "late": self.late,
+            "in_context": self.in_context,
+            "quality": self.quality,
+        }
         return {role: net.fingerprint for role, net in nets.items() if net is not None}
 
 
@@ -159,6 +203,7 @@ class Encoders:
             dense,
             cast(SparseEncoder | None, get("sparse", names.get("sparse"))),
             cast(LateEncoder | None, get("late", names.get("late"))),
+            cast(KeysEncoder | None, get("in_context", names.get("in_context"))),
             cast(Scorer | None, get("quality", schema.sparse_quality if judged else None)),
         )
 

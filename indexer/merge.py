@@ -16,12 +16,13 @@ from indexer.build import fresh_directory, seal
 from indexer.part import Mask, Part
 from indexer.segment.columns import merge_columns
 from indexer.segment.dense import merge_dense
+from indexer.segment.keys import merge_keys
 from indexer.segment.late import merge_late
 from indexer.segment.lexical import merge_lexical
 from indexer.segment.lists import add_lists
 from indexer.segment.manifest import SegmentEntry
 from indexer.segment.quality import merge_quality
-from indexer.segment.segment import COLUMNS, DENSE, DOCUMENTS, LATE, LEXICAL, QUALITY, SPARSE, STORE
+from indexer.segment.segment import COLUMNS, DENSE, DOCUMENTS, KEYS, LATE, LEXICAL, QUALITY, SPARSE, STORE
 from indexer.segment.sparse import merge_sparse
 from indexer.segment.store import merge_store
 
@@ -63,6 +64,8 @@ class Merge:
             add_lists(path / SPARSE)
         if late := [(segment.late, keep) for segment, keep in kept if segment.late is not None]:
             merge_late(path / LATE, late)
+        if keys := [(segment.keys, keep) for segment, keep in kept if segment.keys is not None]:
+            merge_keys(path / KEYS, keys)
         if quality := [(segment.quality, keep) for segment, keep in kept if segment.quality is not None]:
             merge_quality(path / QUALITY, quality)
         return self._seal(path)

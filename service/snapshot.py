@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.dense import Dense
 from indexer.segment.fulltext import Fulltext
+from indexer.segment.keys import Keys
 from indexer.segment.late import Late
 from indexer.segment.lexical import Lexical, idf
 from indexer.segment.manifest import CollectionSchema, Manifest, SegmentEntry, Statistics
@@ -74,6 +75,12 @@ class Part:
         """The token vectors; only for a collection that has them."""
         assert self.segment.late is not None, "the collection has no late interaction"
         return self.segment.late
+
+    @property
+    def keys(self) -> Keys:
+        """The keys of passages in a language model; only for a collection that has them."""
+        assert self.segment.keys is not None, "the collection has no keys"
+        return self.segment.keys
 
     @cached_property
     def piece_frequencies(self) -> NDArray[np.int64]:

@@ -8,7 +8,18 @@ for a compiler; with NUMBA_CACHE_DIR set by the process, later starts load them.
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.kernels import bm25, dense, find, forward, impacts, maxsim, postings, seismic, seismic_build
+from indexer.kernels import (
+    bm25,
+    dense,
+    find,
+    forward,
+    impacts,
+    keys,
+    maxsim,
+    postings,
+    seismic,
+    seismic_build,
+)
 from indexer.kernels.terms import Asked
 
 ENTRIES = (
@@ -30,6 +41,10 @@ ENTRIES = (
     impacts.count_postings,
     impacts.fill_postings,
     impacts.search,
+    keys.gather,
+    keys.partials,
+    keys.masses,
+    keys.combine,
     maxsim.gather,
     maxsim.gather_packed,
     maxsim.bests,
@@ -67,6 +82,7 @@ def warm() -> None:
     postings.move(*lists, terms, terms, terms.copy(), rows.copy(), tf.copy(), title_tf.copy())
     _warm_sparse(mask)
     _warm_late(starts, weights)
+    _warm_keys(starts, weights)
 
 
 def _warm_strings() -> None:
@@ -114,3 +130,13 @@ def _warm_late(starts: NDArray[np.int64], scales: NDArray[np.float32]) -> None:
     maxsim.means(maxsim.bests(np.zeros((1, 16), np.int32), scales, starts, 1), scales)
     book = (codes, scales, np.ones(1, np.float64), np.zeros((1, 16), np.int8))
     maxsim.pack_residuals(np.ones((1, 2), np.float32), *book, centroid, spread, packed, scales.copy())
+
+
+def _warm_keys(starts: NDArray[np.int64], scales: NDArray[np.float32]) -> None:
+    """One row with one token and one key of one dimension, and a question of one vector."""
+    row, codes, of_keys = np.zeros(1, np.int64), np.zeros((1, 1, 1), np.int8), np.ones((1, 1), np.float32)
+    keys.gather(codes[0], np.zeros((1, 1), np.uint16), starts, row, codes.copy(), of_keys.copy())
+    products, peaks, sums = np.zeros((2, 1), np.int32), of_keys.copy(), of_keys.copy()
+    keys.partials(products, scales, of_keys[0], starts, row, peaks, sums)
+    keys.masses(products, scales, of_keys[0], scales, np.zeros(1))
+    keys.combine(peaks, sums, scales)

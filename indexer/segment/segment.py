@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.columns import Columns
 from indexer.segment.dense import Dense
+from indexer.segment.keys import Keys
 from indexer.segment.late import Late
 from indexer.segment.lexical import Lexical
 from indexer.segment.manifest import SegmentEntry, check_sizes, verify_files
@@ -25,6 +26,7 @@ __all__ = [
     "COLUMNS",
     "DENSE",
     "DOCUMENTS",
+    "KEYS",
     "LATE",
     "LEXICAL",
     "QUALITY",
@@ -42,6 +44,7 @@ DOCUMENTS = "documents.bin"
 DENSE = "dense.bin"
 SPARSE = "sparse.bin"
 LATE = "late.bin"
+KEYS = "keys.bin"
 QUALITY = "quality.bin"
 
 
@@ -63,6 +66,7 @@ class Segment:
     dense: Dense | None
     sparse: Sparse | None
     late: Late | None
+    keys: Keys | None
     quality: Quality | None
 
     def by_document(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -85,6 +89,7 @@ def open_segment(path: Path, entry: SegmentEntry) -> Segment:
         dense=Dense(path / DENSE) if DENSE in entry.files else None,
         sparse=Sparse(path / SPARSE) if SPARSE in entry.files else None,
         late=Late(path / LATE) if LATE in entry.files else None,
+        keys=Keys(path / KEYS) if KEYS in entry.files else None,
         quality=Quality(path / QUALITY) if QUALITY in entry.files else None,
     )
     _check_rows(segment, entry)
@@ -101,6 +106,8 @@ def _check_rows(segment: Segment, entry: SegmentEntry) -> None:
         rows[SPARSE] = segment.sparse.rows
     if segment.late is not None:
         rows[LATE] = segment.late.rows
+    if segment.keys is not None:
+        rows[KEYS] = segment.keys.rows
     if segment.quality is not None:
         rows[QUALITY] = segment.quality.rows
     expected = dict.fromkeys(rows, entry.rows)

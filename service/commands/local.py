@@ -115,10 +115,9 @@ async def prepare(engine: Engine, nets: Nets, snapshot: Snapshot, request: Searc
     with _explained():
         needed = needs(engine.plan(snapshot.schema, request))
     await asyncio.to_thread(warm)
-    for role, name in snapshot.schema.encoders().items():
-        if role in needed:
-            with suppress(EncoderError):  # the answer will say it
-                await nets.get(role, name, None)
+    for role, name in snapshot.schema.encoders(needed).items():
+        with suppress(EncoderError):  # the answer will say it
+            await nets.get(role, name, None)
 
 
 async def ask(engine: Engine, snapshot: Snapshot, request: SearchRequest) -> SearchResponse:

@@ -37,6 +37,7 @@ FILES: dict[Component, tuple[str, ...]] = {
     "dense": ("dense",),
     "sparse": ("sparse",),
     "late": ("late",),
+    "keys": ("keys",),
 }
 """How the names of a segment's files begin that a component reads."""
 NO_DEADLINE_MS = 24 * 3600 * 1000
@@ -70,7 +71,7 @@ class TrialRun:
 
         def load(role: Role, name: str) -> Loaded:
             net = self._load(role, name)
-            if role in ("late", "quality"):  # token vectors would fill the disk
+            if role in ("late", "in_context", "quality"):  # vectors of tokens would fill the disk
                 return net
             encoders.append(cached(role, net, self.cache / "encodings", dataset.resolve().name))
             return encoders[-1]
