@@ -1,8 +1,8 @@
 """Block-sparse attention by FlexAttention: masks of blocks from the offsets of segments alone.
 
 FlexAttention skips the blocks of 128 by 128 pairs where nobody may look, and asks the rule pair by pair only
-in those that are neither empty nor full. torch's own `create_block_mask` finds out which by evaluating the rule
-for every pair; but segments are runs of tokens, so where they begin says the same.
+in those that are neither empty nor full. torch's own `create_block_mask` finds out which by evaluating the
+rule for every pair; but segments are runs of tokens, so where they begin says the same.
 
 What a mask's rule says and what its blocks say are the same, also where a policy leaves blocks out: the eager
 implementation asks the rule for all pairs and knows no blocks.
@@ -143,7 +143,7 @@ def _rule(segments: Segments, kept: Tensor | None, device: torch.device | str, b
 
 
 def _ordered(chosen: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """How many blocks a row has, int32 [1, heads, rows], and which, in front: int32 [1, heads, rows, rows]."""
+    """How many blocks a row has, int32 [1, heads, rows], and which, in front: [1, heads, rows, rows]."""
     heads = chosen if chosen.dim() == 3 else chosen[None]
     order = heads.int().argsort(dim=-1, descending=True, stable=True)
     return heads.sum(-1, dtype=torch.int32)[None].to(device), order.to(device, torch.int32)[None]
