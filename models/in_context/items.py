@@ -1,4 +1,6 @@
-"""What passes through a net together: documents to read, questions to ask. Each is as long as it costs tokens."""
+"""What passes through a net together: documents to read, questions to ask. Each is as long as it
+costs tokens.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,10 +32,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Question:
-    """A question as a net reads it. `free` is the same without content, where the read-out is calibrated by it.
+    """A question as a net reads it. `free` is the same without content, where the read-out is calibrated by
+    it.
 
-    `lost` tokens of the question were left out by the limit; `signal` are the positions of the tokens that the
-    answer begins with.
+    `lost` tokens of the question were left out by the limit; `signal` are the positions of the tokens that
+    the answer begins with.
     """
 
     block: Block
@@ -60,23 +63,35 @@ class Question:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A whole prompt of mode `query_aware` or `dense`."""
+    """A whole prompt of mode `query_aware` or `dense`.
+
+    Where all is read anew for the content-free question, `free_instruction` is what it is read after; in mode
+    `query_aware` that question looks at the documents as they were read for the other.
+    """
 
     mode: Mode
     instruction: list[int]
     documents: Sequence[Sequence[int]]
     question: Question
+    free_instruction: list[int] | None = None
 
     def __len__(self) -> int:
-        return len(self.instruction) + sum(map(len, self.documents)) + len(self.question)
+        twice = 0 if self.free_instruction is None else len(self.free_instruction) + self.read
+        return len(self.instruction) + self.read + len(self.question) + twice
+
+    @property
+    def read(self) -> int:
+        """Tokens of all documents."""
+        return sum(map(len, self.documents))
 
 
 @dataclass(frozen=True, eq=False)
 class KeyQuestion:
     """A question that meets documents' keys of layer l*: a row for each token and head that is read.
 
-    vectors float32 [rows, head_dim], with the softmax's scale in them; kv_heads int64 [rows] says whose keys a
-    row meets, weights float32 [rows] what it counts. Rows of a content-free question count less than nothing.
+    vectors float32 [rows, head_dim], with the softmax's scale in them; kv_heads int64 [rows] says whose keys
+    a row meets, weights float32 [rows] what it counts. Rows of a content-free question count less than
+    nothing.
     """
 
     vectors: NDArray[np.float32]

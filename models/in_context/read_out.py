@@ -1,12 +1,12 @@
 """Where relevance is read: which heads of which layers, from which tokens of the question, against what.
 
-Three read-outs, which are data. `blockrank` (Gupta et al., arXiv 2510.05396, section 3): attention of the tokens
-that the answer begins with, at one layer, over the documents' tokens only, mean of all heads. `icr` (Chen,
-Gutiérrez and Su, "Attention in Large Language Models Yields Efficient Zero-Shot Re-Rankers", ICLR 2025):
-attention of all words of the question, of all heads and layers, over everything, less what a question without
-content gets from the same documents; tokens that are then two deviations below their document's mean do not
-count. `heads` (QRHead, Zhang et al., arXiv 2506.09944; CoRe heads, Tran et al., arXiv 2510.02219): as `icr`, of
-heads that were chosen on judged questions, each over the documents' tokens with a temperature.
+Three read-outs, which are data. `blockrank` (Gupta et al., arXiv 2510.05396, section 3): attention of the
+tokens that the answer begins with, at one layer, over the documents' tokens only, mean of all heads. `icr`
+(Chen, Gutiérrez and Su, "Attention in Large Language Models Yields Efficient Zero-Shot Re-Rankers", ICLR
+2025): attention of all words of the question, of all heads and layers, over everything, less what a question
+without content gets from the same documents; tokens that are then two deviations below their document's mean
+do not count. `heads` (QRHead, Zhang et al., arXiv 2506.09944; CoRe heads, Tran et al., arXiv 2510.02219): as
+`icr`, of heads that were chosen on judged questions, each over the documents' tokens with a temperature.
 """
 
 from collections.abc import Mapping
@@ -91,8 +91,8 @@ class Heads:
         for layer, head, weight in self.heads:
             if not (0 <= layer <= last and 0 <= head < heads):
                 raise ValueError(
-                    f"the read-out names head {head} of layer {layer}; the net has heads 0 to {heads - 1} and "
-                    f"runs to layer {last}"
+                    f"the read-out names head {head} of layer {layer}; the net has heads 0 to {heads - 1} "
+                    f"and runs to layer {last}"
                 )
             found.setdefault(layer, [0.0] * heads)[head] += weight
         return found
@@ -170,8 +170,8 @@ class Drop:
 class Reading:
     """What a question's attention says: a score for each document, and of each of its tokens the part in it.
 
-    scores float32 [documents]; tokens float32 [t] for each document, of which its score is the sum, except for
-    documents that were dropped early, whose tokens are of the layer where they were.
+    scores float32 [documents]; tokens float32 [t] for each document, of which its score is the sum, except
+    for documents that were dropped early, whose tokens are of the layer where they were.
     """
 
     scores: Tensor
@@ -191,9 +191,9 @@ def mass(
 ) -> Tensor:
     """Attention of some tokens of a question, mean over these and weighted over heads: float32 [t].
 
-    queries [heads, signal, head_dim], keys [kv_heads, t, head_dim], weights float32 [heads]; `scale` goes before
-    the softmax over t. hidden bool [signal, t] says which keys a token does not see. Heads without weight cost
-    nothing.
+    queries [heads, signal, head_dim], keys [kv_heads, t, head_dim], weights float32 [heads]; `scale` goes
+    before the softmax over t. hidden bool [signal, t] says which keys a token does not see. Heads without
+    weight cost nothing.
     """
     used = weights.nonzero()[:, 0]
     group = queries.shape[0] // keys.shape[0]

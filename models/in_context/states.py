@@ -33,7 +33,8 @@ class Source(Protocol):
         ...
 
     def fill(self, layer: int, keys: Tensor, values: Tensor | None) -> None:
-        """Write what `layer` has of all documents, one behind the other: each [kv_heads, sum(lengths), head_dim].
+        """Write what `layer` has of all documents, one behind the other: each [kv_heads, sum(lengths),
+        head_dim].
 
         Both are views of a larger buffer, contiguous in the last two dimensions. Values are not wanted of l*.
         """

@@ -1,0 +1,326 @@
+"""Who looks at whom: the one attention function that nets run, and the passes that decide what it does.
+
+The function is registered with transformers, which calls it in every layer of any decoder in place of its
+own, so no model code is ours. What it does is said by the pass that is handed through the forward: reading
+an instruction, reading documents over it, asking over documents, or a whole prompt at once. A pass ends a
+forward at the layer where it is done by raising `Reached`: layers above never run.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from models.in_context.flat import Attend
+from models.in_context.read_out import Drop, Reading, mass
+from models.in_context.states import Source, States
+
+NAME = "winnow"
+
+SURE = 1e-6
+"""How far below those that stay the best document stands that was dropped."""
+
+
+class Reached(Exception):  # noqa: N818 - it is no error
+    """The forward has come to the layer where it ends."""
+
+
+class Pass(Protocol):
+    """What a forward does in its layers."""
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """Attention of one layer: q [batch, heads, t, head_dim], k and v [batch, kv_heads, t, head_dim],
+        rotated.
+
+        Gives the like of q. Raises Reached where the forward ends.
+        """
+        ...
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, attention: Pass, **options: Any
+) -> tuple[Tensor, None]:
+    scale = options.get("scaling") or query.shape[-1] ** -0.5
+    out = attention(module.layer_idx, query, key, value, scale)
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, _attend)
+AttentionMaskInterface.register(NAME, lambda *_, **__: None)
+
+
+def grouped(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> Tensor:
+    """Attention of q [batch, heads, t, d] to k, v [batch, kv_heads, s, d] where `seen`, bool [t, s], says so.
+
+    Heads that share keys are rows of one product, so keys are neither repeated nor read twice.
+    """
+    batch, heads, t, d = q.shape
+    shared = k.shape[1]
+    rows = q.reshape(batch, shared, heads // shared * t, d)
+    every = seen.repeat(heads // shared, 1)
+    return scaled_dot_product_attention(rows, k, v, attn_mask=every, scale=scale).view(q.shape)
+
+
+def causal(t: int, before: int, device: torch.device) -> Tensor:
+    """What t tokens see of so many before them and of themselves: bool [t, before + t]."""
+    return torch.ones(t, before + t, dtype=torch.bool, device=device).tril(before)
+
+
+class Reader:
+    """Reads an instruction, or documents over one, and keeps keys and values.
+
+    Documents are rows of a batch, padded behind: a token sees nothing behind itself, so padding changes
+    nothing. Reading begins at layer `first` and ends at `last`, of which only keys are made.
+    """
+
+    def __init__(self, last: int, before: States | None = None, wanted: Sequence[int] | None = None) -> None:
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        self._last = last
+        self._before = before
+        self._wanted = range(last + 1) if wanted is None else wanted
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """See Pass."""
+        if layer in self._wanted:
+            self.keys[layer] = k
+        if layer == self._last:
+            raise Reached
+        if layer in self._wanted:
+            self.values[layer] = v
+        before = 0
+        if self._before is not None:
+            before = self._before.tokens
+            k = _behind(self._before.keys[layer], k)
+            v = _behind(self._before.values[layer], v)
+        return grouped(q, k, v, causal(q.shape[2], before, q.device), scale)
+
+
+class Asker:
+    """Asks questions over documents: one forward of all questions' tokens, one behind the other."""
+
+    def __init__(self, asked: Sequence["Asked"], last: int) -> None:
+        self._asked = asked
+        self._last = last
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """See Pass."""
+        out = torch.empty_like(q)
+        at = 0
+        for each in self._asked:
+            rows = slice(at, at + each.tokens)
+            own = (tensor[:, :, rows] for tensor in (q, k, v))
+            found = each(layer, *own, scale, layer == self._last)
+            if found is not None:
+                out[:, :, rows] = found
+            at += each.tokens
+        if layer == self._last:
+            raise Reached
+        return out
+
+
+class Asked:
+    """A question, and the content-free one behind it if there is one, over their documents.
+
+    Each block of `lengths` tokens sees the instruction, all documents and itself. Attention is read as the
+    layers go by, from the tokens `rows` of each block.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        rows: Sequence[Sequence[int]],
+        plan: "Plan",
+        before: States,
+        documents: Source,
+        drop: Drop | None = None,
+    ) -> None:
+        self.tokens = sum(lengths)
+        self._lengths = lengths
+        self._plan = plan
+        self._before = before
+        self._drop = drop
+        starts = [sum(lengths[:number]) for number in range(len(lengths))]
+        device = before.keys.device
+        self._rows = [
+            torch.tensor([start + row for row in each], device=device)
+            for start, each in zip(starts, rows, strict=True)
+        ]
+        self._own = torch.block_diag(*(torch.ones(t, t) for t in lengths)).bool().tril().to(device)
+        self._candidates = list(range(len(documents.lengths)))
+        self._dropped: list[tuple[list[int], Reading]] = []
+        self._over(documents)
+
+    def _over(self, documents: Source) -> None:
+        """Go on with these documents: room for their keys and values beside the instruction's and our own."""
+        self._documents = documents
+        self._all = sum(documents.lengths)
+        self._first = self._before.tokens
+        self._behind = self._first + self._all
+        like = self._before.keys
+        shape = (2, like.shape[1], self._behind + self.tokens, like.shape[3])
+        self._room = torch.empty(shape, dtype=like.dtype, device=like.device)
+        ones = self._own.new_ones(self.tokens, self._behind)
+        self._seen = torch.cat([ones, self._own], dim=1)
+        self._mass = [torch.zeros(self._all, device=like.device) for _ in self._rows]
+
+    def __call__(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, last: bool
+    ) -> Tensor | None:
+        """Attention of one layer over everything; None of the last one, where it is only read."""
+        if self._drop is not None and layer == self._drop.layer:
+            self._fill(layer, k, None)
+            self._leave(q[0], scale)
+        self._fill(layer, k, None if last else v)
+        weights = self._plan.weights.get(layer)
+        if weights is not None:
+            self._read(q[0], weights, scale)
+        if last:
+            return None
+        keys, values = self._room
+        return grouped(q, keys[None], values[None], self._seen, scale)
+
+    def reading(self) -> Reading:
+        """Scores of all documents; those dropped early stand behind the others, in their order then."""
+        kept = Reading.of(self._difference(), list(self._documents.lengths), self._plan.robust)
+        if not self._dropped:
+            return kept
+        scores = torch.empty(sum(len(numbers) for numbers, _ in self._dropped) + len(self._candidates))
+        tokens: list[Tensor] = [torch.empty(0)] * len(scores)
+        floor = kept.scores.min().item()
+        for numbers, reading in [(self._candidates, kept), *reversed(self._dropped)]:
+            below = floor - reading.scores.max().item() - SURE if reading is not kept else 0.0
+            for place, number in enumerate(numbers):
+                scores[number] = reading.scores[place] + below
+                tokens[number] = reading.tokens[place]
+            floor = min(floor, (reading.scores + below).min().item())
+        return Reading(scores, tuple(tokens))
+
+    def _fill(self, layer: int, k: Tensor, v: Tensor | None) -> None:
+        keys, values = self._room
+        keys[:, : self._first] = self._before.keys[layer]
+        keys[:, self._behind :] = k[0]
+        documents = None
+        if v is not None:
+            values[:, : self._first] = self._before.values[layer]
+            values[:, self._behind :] = v[0]
+            documents = values[:, self._first : self._behind]
+        self._documents.fill(layer, keys[:, self._first : self._behind], documents)
+
+    def _read(self, q: Tensor, weights: Tensor, scale: float) -> None:
+        for rows, total in zip(self._rows, self._mass, strict=True):
+            total += self._attention(q, rows, weights, scale)
+
+    def _attention(self, q: Tensor, rows: Tensor, weights: Tensor, scale: float) -> Tensor:
+        """What the tokens `rows` give to each token of the documents: float32 [all]."""
+        keys, scale = self._room[0], scale / self._plan.temperature
+        if self._plan.everything:
+            found = mass(q[:, rows], keys, weights, scale, ~self._seen[rows])
+            return found[self._first : self._behind]
+        return mass(q[:, rows], keys[:, self._first : self._behind], weights, scale)
+
+    def _difference(self) -> Tensor:
+        """Attention of the question, less that of the content-free one."""
+        return self._mass[0] - self._mass[1] if len(self._mass) > 1 else self._mass[0]
+
+    def _leave(self, q: Tensor, scale: float) -> None:
+        """Part with the documents that all heads of this layer care least for."""
+        assert self._drop is not None
+        every = torch.full((q.shape[0],), 1 / q.shape[0], device=q.device)
+        found = [self._attention(q, rows, every, scale) for rows in self._rows]
+        difference = found[0] - found[1] if len(found) > 1 else found[0]
+        reading = Reading.of(difference, list(self._documents.lengths), False)
+        kept = self._drop.kept(reading.scores).tolist()
+        left = sorted(set(range(len(reading.scores))) - set(kept))
+        if not left:
+            return
+        gone = Reading(reading.scores[left], tuple(reading.tokens[number] for number in left))
+        self._dropped.append(([self._candidates[number] for number in left], gone))
+        before = self._mass, self._documents.lengths
+        self._candidates = [self._candidates[number] for number in kept]
+        self._over(self._documents.take(kept))
+        self._mass = [
+            torch.cat([total.split(list(before[1]))[number] for number in kept]) for total in before[0]
+        ]
+
+
+class Alone:
+    """Asks questions that see the instruction and themselves only, and keeps their queries of the last
+    layer.
+    """
+
+    def __init__(self, lengths: Sequence[int], before: States, last: int) -> None:
+        self.queries: tuple[Tensor, ...] = ()
+        self._lengths = list(lengths)
+        self._before = before
+        self._last = last
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """See Pass."""
+        if layer == self._last:
+            self.queries = tuple(each * scale for each in q[0].float().split(self._lengths, dim=1))
+            raise Reached
+        keys, values = self._before.keys[layer][None], self._before.values[layer][None]
+        found = []
+        for own in zip(*(tensor.split(self._lengths, dim=2) for tensor in (q, k, v)), strict=True):
+            seen = causal(own[0].shape[2], self._before.tokens, q.device)
+            both = torch.cat([keys, own[1]], 2), torch.cat([values, own[2]], 2)
+            found.append(grouped(own[0], *both, seen, scale))
+        return torch.cat(found, 2)
+
+
+class Flat:
+    """A whole prompt as one sequence, attended to by `attend`; attention to the documents is read on the
+    way.
+    """
+
+    def __init__(self, attend: Attend, rows: Sequence[int], documents: slice, plan: "Plan") -> None:
+        self.mass = torch.zeros(0)
+        self._attend = attend
+        self._rows = list(rows)
+        self._documents = documents
+        self._plan = plan
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """See Pass."""
+        weights = self._plan.weights.get(layer)
+        if weights is not None:
+            found = self._read(q[0], k[0], weights, scale / self._plan.temperature)
+            self.mass = self.mass + found if len(self.mass) else found
+        if layer == self._plan.last:
+            raise Reached
+        return self._attend(layer, q, k, v, scale)
+
+    def _read(self, q: Tensor, k: Tensor, weights: Tensor, scale: float) -> Tensor:
+        queries = q[:, self._rows]
+        if not self._plan.everything:
+            return mass(queries, k[:, self._documents], weights, scale)
+        places = torch.arange(k.shape[1], device=k.device)
+        behind = places > torch.tensor(self._rows, device=k.device)[:, None]
+        return mass(queries, k, weights, scale, behind)[self._documents]
+
+
+class Plan:
+    """A read-out as tensors of one net: weights float32 [heads] by layer."""
+
+    def __init__(
+        self,
+        weights: Mapping[int, Sequence[float]],
+        everything: bool,
+        robust: bool,
+        temperature: float,
+        device: str,
+    ) -> None:
+        self.weights = {layer: torch.tensor(each, device=device) for layer, each in weights.items()}
+        self.last = max(weights)
+        self.everything = everything
+        self.robust = robust
+        self.temperature = temperature
+
+
+def _behind(first: Tensor, then: Tensor) -> Tensor:
+    """The same rows before each of a batch: [kv_heads, p, d] and [batch, kv_heads, t, d]."""
+    return torch.cat([first[None].expand(len(then), -1, -1, -1), then], dim=2)
