@@ -62,20 +62,21 @@ class Windows:
 class FlexPrefill:
     """Blocks by the attention of the prompt's last queries (Lai et al., ICLR 2025, arXiv 2502.20766).
 
-    The last `block` queries, the probe, attend for real. Of each head it is asked whether mean queries and
-    mean keys of blocks would have told the probe's attention: if the distance of both distributions over
-    blocks (root of the Jensen-Shannon divergence, natural logarithm) is below `distance`, they are trusted
-    for all queries, and each block of queries keeps the fewest blocks of keys that have the mass ("query-aware").
-    Otherwise the probe's pattern is taken to hold everywhere: the fewest columns and the fewest diagonals, in
-    blocks, that have the mass of the probe, together ("vertical-slash").
+    The last `block` queries, the probe, attend for real. Of each head it is asked whether mean queries
+    and mean keys of blocks would have told the probe's attention: if the distance of both distributions
+    over blocks (root of the Jensen-Shannon divergence, natural logarithm) is below `distance`, they are
+    trusted for all queries, and each block of queries keeps the fewest blocks of keys that have the mass
+    ("query-aware"). Otherwise the probe's pattern is taken to hold everywhere: the fewest columns and the
+    fewest diagonals, in blocks, that have the mass of the probe, together ("vertical-slash").
 
-    At least `tokens` are kept of columns and of diagonals, or for each block of queries; the first block and
-    the diagonal always. With a mass of 1 everything is. Of the probe's own attention, mean over its queries,
-    at least the mass is kept in either pattern; of other queries' it is expected only.
+    At least `tokens` are kept of columns and of diagonals, or for each block of queries; the first block
+    and the diagonal always. With a mass of 1 everything is. Of the probe's own attention, mean over its
+    queries, at least the mass is kept in either pattern; of other queries' it is expected only.
 
     Differs from the authors' code in keeping more: a query-aware head reaches its mass in each block of
-    queries rather than over all of them, and in the probe's by its real attention; a diagonal that crosses
-    two blocks keeps both. And columns and diagonals are chosen as blocks, where theirs counts tokens and divides.
+    queries rather than over all of them, and in the probe's by its real attention; a diagonal that
+    crosses two blocks keeps both. And columns and diagonals are chosen as blocks, where theirs counts
+    tokens and divides.
     """
 
     mass: float = 0.9
