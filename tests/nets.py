@@ -16,6 +16,7 @@ import string
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
 
@@ -411,6 +412,8 @@ def word_overlap(role: str, name: str) -> Any:
         return load_quality(name)
     if role == "late":
         return WordOverlapLateEncoder()
+    if role == "in_context":
+        return WordOverlapKeysNet()
     return WordOverlapSparseEncoder() if role == "sparse" else WordOverlapEncoder()
 
 
@@ -434,3 +437,45 @@ class CountingNet(WordOverlapEncoder):
         self.entered.release()
         assert self.gate.wait(10), "the test never opened the gate"
         return super().forward(tokens)
+
+
+class WordOverlapKeysNet:
+    """What the indexer asks of `models.in_context.net.InContextNet`: a token a word, a direction a key.
+
+    All three key-value heads have the same key, float32 [words, 3, 64]. A title is cut to 4 words, a text to
+    16. `batches` remembers the documents of every call of `encode_keys`.
+    """
+
+    name = "word-overlap-keys"
+    kv_heads = 3
+    head_dim = 64
+    title_words, text_words = 4, 16
+
+    def __init__(self, fingerprint: str = "word-overlap-keys-64") -> None:
+        self.fingerprint = fingerprint
+        self.batches: list[list[tuple[str, str]]] = []
+
+    def document_tokens(self, documents: Sequence[tuple[str, str]]) -> list[Any]:
+        return [
+            SimpleNamespace(
+                ids=self.ids(title)[: self.title_words] + self.ids(text)[: self.text_words],
+                lost=max(0, len(self.ids(title)) - self.title_words)
+                + max(0, len(self.ids(text)) - self.text_words),
+            )
+            for title, text in documents
+        ]
+
+    def encode_keys(
+        self, documents: Sequence[tuple[str, str]], *, progress: Callable[[int], None] | None = None
+    ) -> list[NDArray[np.float32]]:
+        self.batches.append(list(documents))
+        if progress is not None:
+            progress(len(documents))
+        return [self.keys(cut.ids) for cut in self.document_tokens(documents)]
+
+    def keys(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        return np.repeat(np.eye(self.head_dim, dtype=np.float32)[list(ids)][:, None], self.kv_heads, axis=1)
+
+    def ids(self, text: str) -> list[int]:
+        words = WORD.findall(text.lower())
+        return [crc32(word.encode("utf-8", "replace")) % self.head_dim for word in words]

@@ -13,6 +13,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from indexer.kernels.scalars import Real
+
 FINE = 254
 """Steps of a question's second plane in one of its first: from -127 to 127 they reach half a step each way.
 """
@@ -70,49 +72,49 @@ def partials(
 ) -> None:
     """Fill in some columns of `peaks` and `sums`, float32 [rows, q], of one head's products.
 
-    products int32 [2 * n or more, t] are those of n vectors' first planes, then of their second ones; steps
+    products int32 [2 * n, t] are those of n vectors' first planes, then of their second ones; steps
     float32 [n] are of the second ones; scales float32 [t] of the keys. Row i has the tokens
     `offsets[i]:offsets[i + 1]`. A sum is of exp(logit - peak); of a row without tokens the peak is minus
     infinity and the sum 0.
     """
-    n = len(steps)
-    room = np.empty(_longest(offsets), np.float32)
+    n, t = len(steps), offsets[-1]
+    logits = np.empty(t, np.float32)
     for i in range(n):
+        _logits(products[i, :t], products[n + i, :t], steps[i], scales, logits)
         for row in range(len(offsets) - 1):
-            begin, end = offsets[row], offsets[row + 1]
-            logits = room[: end - begin]
-            coarse, fine = products[i, begin:end], products[n + i, begin:end]
-            peak = _logits(coarse, fine, steps[i], scales[begin:end], logits)
-            peaks[row, columns[i]] = peak
-            sums[row, columns[i]] = _exponentials(logits, peak)
-
-
-@njit(nogil=True, cache=True)
-def _longest(offsets: NDArray[np.int64]) -> int:
-    longest = 0
-    for row in range(len(offsets) - 1):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-    return longest
+            of_row = logits[offsets[row] : offsets[row + 1]]
+            peaks[row, columns[i]] = _lowered(of_row)
+        _exponentials(logits)
+        for row in range(len(offsets) - 1):
+            sums[row, columns[i]] = _sum(logits[offsets[row] : offsets[row + 1]])
 
 
 @njit(nogil=True, cache=True)
 def _logits(
     coarse: NDArray[np.int32],
     fine: NDArray[np.int32],
-    step: Any,
+    step: Real,
     scales: NDArray[np.float32],
     logits: NDArray[np.float32],
-) -> Any:
-    """Fill `logits`; give the largest, minus infinity of none."""
+) -> None:
+    """Fill `logits`."""
     for t in range(len(logits)):
         value = np.float32(coarse[t]) * np.float32(FINE) + np.float32(fine[t])
         logits[t] = value * (step * scales[t])
-    return _largest(logits)
+
+
+@njit(nogil=True, cache=True)
+def _lowered(logits: NDArray[np.float32]) -> np.float32:
+    """Give the largest, minus infinity of none, and take it from each."""
+    peak = _largest(logits)
+    for t in range(len(logits)):
+        logits[t] -= peak
+    return peak
 
 
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"})
-def _largest(values: NDArray[np.float32]) -> Any:
-    """The largest; the order in which maxima are taken is nothing, so it may be any."""
+def _largest(values: NDArray[np.float32]) -> np.float32:
+    """The largest; it is the same in whatever order, which the compiler may therefore choose."""
     peak = np.float32(-np.inf)
     for value in values:
         peak = max(peak, value)
@@ -120,16 +122,15 @@ def _largest(values: NDArray[np.float32]) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _exponentials(logits: NDArray[np.float32], peak: Any) -> Any:
-    """Put exp(logit - peak) in place of each; give their sum."""
-    for t in range(len(logits)):
-        logits[t] = _exp(logits[t] - peak)
-    return _sum(logits)
+def _exponentials(values: NDArray[np.float32]) -> None:
+    """Put exp(value) in place of each, none positive. Of all rows at once: short loops leave loose ends."""
+    for t in range(len(values)):
+        values[t] = _exp(values[t])
 
 
 @njit(nogil=True, cache=True, fastmath={"nsz", "reassoc"})
-def _sum(values: NDArray[np.float32]) -> Any:
-    """The sum, in an order that depends on how many they are and on nothing else."""
+def _sum(values: NDArray[np.float32]) -> np.float32:
+    """The sum, in an order of the compiler's that depends on how many they are and on nothing else."""
     total = np.float32(0.0)
     for value in values:
         total += value
@@ -137,11 +138,12 @@ def _sum(values: NDArray[np.float32]) -> Any:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _exp(x: Any) -> Any:
-    """exp(x) of x from -87 to 0 within 2e-7 of itself, and of smaller ones what it is of -87.
+def _exp(x: Real) -> Real:
+    """exp(x) of x from -87 to 0 within 4e-6 of itself, and of smaller ones what it is of -87.
 
-    2**(n + f) with whole n and f from -.5 to .5, by a polynomial (Taylor's, whose terms to the seventh
-    suffice) and the exponent's bits: no call, so that loops become vector instructions.
+    2**(n + f) with whole n and f from -.5 to .5, by a polynomial (Taylor's, up to the seventh power) and
+    the exponent's bits: no call, so that loops become vector instructions. The error is that of x / log(2)
+    in float32, so near 0, where shares are large, it is 2e-7.
     """
     y = max(x * LOG2_E, LOWEST)
     n = np.floor(y + np.float32(0.5))
@@ -183,9 +185,12 @@ def masses(
     n = len(steps)
     logits = np.empty(len(mass), np.float32)
     for i in range(n):
-        total = _exponentials(logits, _logits(products[i], products[n + i], steps[i], scales, logits))
+        _logits(products[i], products[n + i], steps[i], scales, logits)
+        _lowered(logits)
+        _exponentials(logits)
+        share = np.float64(weights[i]) / np.float64(_sum(logits))
         for t in range(len(mass)):
-            mass[t] += np.float64(weights[i]) * np.float64(logits[t]) / np.float64(total)
+            mass[t] += share * np.float64(logits[t])
 
 
 @njit(nogil=True, cache=True)
@@ -213,7 +218,7 @@ def combine(
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _fixed(peak: Any, total: Any, top: Any) -> Any:
+def _fixed(peak: Real, total: Real, top: Real) -> np.int64:
     """What a row has of a softmax, as a whole number: of the row of the largest logit it is 2**36 or more."""
     if total <= 0:
         return np.int64(0)

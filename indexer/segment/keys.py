@@ -32,24 +32,19 @@ Products = Callable[[NDArray[np.int8], NDArray[np.int8]], NDArray[np.int32]]
 """Codes int8 [a, dim] and [b, dim] to their exact dot products, int32 [a, b]: `models.maxsim.products`."""
 
 LARGEST = 127
-TOGETHER = 1024
-"""Tokens that are multiplied at a time, so that they and the products are in the cache when these are
-reduced.
+TOGETHER = 2000
+"""Tokens that are multiplied at a time, so that what comes of it is still in the cache when it is reduced.
+
+Not a power of two, whose multiples share few of the cache's places.
 """
-
-MULTIPLE = 16
-"""Rows of a question's codes are filled up to a multiple of this, and so are the tokens of a block."""
-
-LARGEST_DIM = 1040
-"""Dimensions up to which float32 has every product: 1040 * 127 * 127 < 2**24."""
 
 
 class Group(NamedTuple):
     """The n vectors of a question that meet one key-value head.
 
-    codes int8 [2 * n or more, head_dim] has their first planes, then their second ones, then rows of zeros;
-    steps float32 [n] what a step of the second is worth, one of the first being 254 of them; columns int64
-    [n] which of the question's vectors they are.
+    codes int8 [2 * n, head_dim] are their first planes, then their second ones; steps float32 [n] what a step
+    of the second is worth, one of the first being 254 of them; columns int64 [n] which of the question's
+    vectors they are.
     """
 
     head: int
@@ -84,7 +79,8 @@ def key_rows(
     """
     if vectors.ndim != 2 or len(vectors) == 0 or not len(vectors) == len(kv_heads) == len(weights):
         raise ValueError(
-            f"vectors of shape {vectors.shape}, {len(kv_heads)} heads and {len(weights)} weights are no question"
+            f"vectors of shape {vectors.shape}, {len(kv_heads)} heads and {len(weights)} weights do not make "
+            "a question"
         )
     if not (np.isfinite(vectors).all() and np.isfinite(weights).all()):
         raise ValueError("a question's vectors or weights hold NaN or infinity")
@@ -126,7 +122,7 @@ def scale_values(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def bytes_of(tokens: int, rows: int, kv_heads: int, head_dim: int) -> int:
-    """How much the keys of so many tokens in so many passages take in a file, but for its table of contents."""
+    """How much the keys of so many tokens in so many passages take in a file, but for its own framing."""
     return tokens * kv_heads * (head_dim + 2) + 8 * (rows + 1)
 
 
@@ -191,9 +187,11 @@ class Keys:
         infinity and the sum 0.
         """
         self._check(asked)
-        peaks = np.empty((len(rows), len(asked.weights)), np.float32)
-        sums = np.empty_like(peaks)
+        peaks = np.full((len(rows), len(asked.weights)), np.float32(-np.inf))
+        sums = np.zeros_like(peaks)
         for begin, end, offsets in self._blocks(rows):
+            if offsets[-1] == 0:
+                continue
             codes, scales = self._gathered(rows[begin:end], int(offsets[-1]))
             for group in asked.groups:
                 found = products(group.codes, codes[group.head])
@@ -212,14 +210,12 @@ class Keys:
         codes, scales = self._gathered(np.array([row]), t)
         for group in asked.groups if t else ():
             found, weights = products(group.codes, codes[group.head]), asked.weights[group.columns]
-            kernel.masses(found[:, :t], group.steps, scales[group.head, :t], weights, mass)
+            kernel.masses(found, group.steps, scales[group.head], weights, mass)
         return mass.astype(np.float32)
 
     def _gathered(self, rows: NDArray[np.int64], tokens: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Codes int8 [kv_heads, t, head_dim] and scales float32 [kv_heads, t]; t is `tokens` or a little
-        more.
-        """
-        codes, scales = SCRATCH.room(self.kv_heads, tokens + -tokens % MULTIPLE, self.head_dim)
+        """Codes int8 [kv_heads, tokens, head_dim] and scales float32 [kv_heads, tokens] of some rows."""
+        codes, scales = SCRATCH.room(self.kv_heads, tokens, self.head_dim)
         kernel.gather(self._codes, self._scales, self.starts, np.array(rows, np.int64), codes, scales)
         return codes, scales
 
@@ -243,13 +239,13 @@ class Keys:
 
 
 def merge_keys(path: Path, parts: Sequence[tuple[Keys, NDArray[np.bool_]]]) -> None:
-    """Write the kept rows of several files in order, byte for byte. ValueError for files of different shapes."""
+    """Write the kept rows of several files in order, byte for byte. ValueError for those of other shapes."""
     first = parts[0][0]
     for keys, _ in parts:
         if (keys.kv_heads, keys.head_dim) != (first.kv_heads, first.head_dim):
             raise ValueError(
-                f"keys of {keys.kv_heads} heads and {keys.head_dim} dimensions cannot be merged with those of "
-                f"{first.kv_heads} and {first.head_dim}"
+                f"keys of {keys.kv_heads} heads and {keys.head_dim} dimensions cannot be merged with those "
+                f"of {first.kv_heads} and {first.head_dim}"
             )
     offsets = _running(np.concatenate([np.diff(keys.starts)[keep] for keys, keep in parts]))
     arrays = create_arrays(path, _shapes(offsets, first.kv_heads, first.head_dim))
@@ -292,8 +288,7 @@ def _group(vectors: NDArray[np.float32], kv_heads: NDArray[np.int64], head: int)
     first = np.rint(some / (kernel.FINE * units))
     second = np.rint(some / units - kernel.FINE * first)
     codes = np.concatenate([first, second]).astype(np.int8)
-    padded = np.pad(codes, ((0, -len(codes) % MULTIPLE), (0, 0)))
-    return Group(head, padded, steps.astype(np.float32), columns)
+    return Group(head, codes, steps.astype(np.float32), columns)
 
 
 def _shapes(offsets: NDArray[np.int64], kv_heads: int, head_dim: int) -> dict[str, tuple[Any, Sequence[int]]]:

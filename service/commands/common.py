@@ -137,6 +137,15 @@ def progress_bar(console: Console | None = None) -> Iterator[Progress]:
         yield progress
 
 
+def readable_bytes(size: float) -> str:
+    """Return so many bytes with a unit: 999 B, 1.5 kB."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
 def _sentence(location: tuple[int | str, ...], message: str) -> str:
     message = message.removeprefix("Value error, ")
     return f"WINNOW_{'__'.join(str(part) for part in location).upper()}: {message}" if location else message

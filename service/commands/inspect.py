@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.commands.common import DEFAULT_DATA_DIR, CommandError, DataDir
+from service.commands.common import DEFAULT_DATA_DIR, CommandError, DataDir, readable_bytes
 
 if TYPE_CHECKING:
     from indexer.segment.manifest import FileEntry, Manifest
@@ -74,10 +74,10 @@ def _segments(directory: Path, manifest: "Manifest") -> Table:
     for entry in manifest.segments:
         sizes = _by_component(entry.files)
         numbers = (str(getattr(entry, field)) for field in counts.values())
-        table.add_row(entry.name, *numbers, *(_bytes(sizes[component]) for component in components))
+        table.add_row(entry.name, *numbers, *(readable_bytes(sizes[component]) for component in components))
     if manifest.lexical is not None:
         size = sum(entry.size for entry in manifest.lexical.files.values())
-        table.caption = f"full query syntax: {manifest.lexical.directory}, {_bytes(size)}"
+        table.caption = f"full query syntax: {manifest.lexical.directory}, {readable_bytes(size)}"
     return table
 
 
@@ -131,11 +131,3 @@ def _named_files(directory: Path, manifest: "Manifest") -> "Iterable[tuple[Path,
             yield directory / "tombstones", {entry.tombstones: entry.tombstones_entry}
     if manifest.lexical is not None:
         yield directory / manifest.lexical.directory, manifest.lexical.files
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

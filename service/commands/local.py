@@ -5,6 +5,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from indexer.worker import drain
 from models.load import WeightsMissing
 from models.roles import Load, Loaded, Role, loader
 from service.commands.common import CommandError, progress_bar, settings_from, stderr
+from service.commands.estimate import announce_keys
 from service.commands.watch import JobState, Watch
 from service.engine import Engine, needs
 from service.errors import EncoderError, ServiceError, as_service_error
@@ -142,8 +144,9 @@ def loader_here(cache: Path) -> Load:
 def index_locally(data_dir: Path, source: Path, total: int, name: str, schema: dict[str, Any]) -> None:
     """`winnow index` without a service."""
     settings = settings_from(data_dir=data_dir, host="127.0.0.1")
-    ensure_collection(name, schema, settings)
-    load = loader_here(data_dir / "cache" / "models")
+    directory = ensure_collection(name, schema, settings)
+    load = cache(loader_here(data_dir / "cache" / "models"))
+    announce_keys(directory, source, total, load)
     with progress_bar() as progress:
         index_documents(data_dir, name, read_documents(source), total, load, progress)
 
