@@ -112,8 +112,7 @@ class Asker:
         at = 0
         for each in self._asked:
             rows = slice(at, at + each.tokens)
-            own = (tensor[:, :, rows] for tensor in (q, k, v))
-            found = each(layer, *own, scale, layer == self._last)
+            found = each(layer, q[:, :, rows], k[:, :, rows], v[:, :, rows], scale, layer == self._last)
             if found is not None:
                 out[:, :, rows] = found
             at += each.tokens
@@ -149,7 +148,8 @@ class Asked:
             torch.tensor([start + row for row in each], device=device)
             for start, each in zip(starts, rows, strict=True)
         ]
-        self._own = torch.block_diag(*(torch.ones(t, t) for t in lengths)).bool().tril().to(device)
+        blocks = torch.repeat_interleave(torch.tensor(lengths, device=device))
+        self._own = (blocks[:, None] == blocks).tril()
         self._candidates = list(range(len(documents.lengths)))
         self._dropped: list[tuple[list[int], Reading]] = []
         self._over(documents)
@@ -243,7 +243,7 @@ class Asked:
         self._candidates = [self._candidates[number] for number in kept]
         self._over(self._documents.take(kept))
         self._mass = [
-            torch.cat([total.split(list(before[1]))[number] for number in kept]) for total in before[0]
+            torch.cat([torch.split(total, list(before[1]))[number] for number in kept]) for total in before[0]
         ]
 
 
@@ -261,11 +261,11 @@ class Alone:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See Pass."""
         if layer == self._last:
-            self.queries = tuple(each * scale for each in q[0].float().split(self._lengths, dim=1))
+            self.queries = tuple(each * scale for each in torch.split(q[0].float(), self._lengths, dim=1))
             raise Reached
         keys, values = self._before.keys[layer][None], self._before.values[layer][None]
         found = []
-        for own in zip(*(tensor.split(self._lengths, dim=2) for tensor in (q, k, v)), strict=True):
+        for own in zip(*(torch.split(tensor, self._lengths, dim=2) for tensor in (q, k, v)), strict=True):
             seen = causal(own[0].shape[2], self._before.tokens, q.device)
             both = torch.cat([keys, own[1]], 2), torch.cat([values, own[2]], 2)
             found.append(grouped(own[0], *both, seen, scale))

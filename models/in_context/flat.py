@@ -17,7 +17,7 @@ def causal_attention(layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) 
 
 
 def masked_attention(seen: Tensor) -> Attend:
-    """Every token sees what `seen`, bool [t, t] or [heads, t, t], says. It computes all pairs: a reference."""
+    """Every token sees what `seen`, bool [t, t] or [heads, t, t], says. All pairs are computed."""
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         return scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale, enable_gqa=True)

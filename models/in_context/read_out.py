@@ -180,7 +180,7 @@ class Reading:
     @classmethod
     def of(cls, mass: Tensor, lengths: list[int], robust: bool) -> Self:
         """Of the tokens' attention, float32 [sum(lengths)]."""
-        tokens = mass.split(lengths)
+        tokens = torch.split(mass, lengths)
         if robust:
             tokens = tuple(_without_outliers(each) for each in tokens)
         return cls(torch.stack([each.sum() for each in tokens]), tuple(tokens))
