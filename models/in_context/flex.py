@@ -22,7 +22,7 @@ from models.in_context.segments import Segments
 
 BLOCK = 128  # tokens; FlexAttention's own size
 
-Attend = Callable[[Tensor, Tensor, Tensor, BlockMask, float | None], Tensor]
+Kernel = Callable[[Tensor, Tensor, Tensor, BlockMask, float | None], Tensor]
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # batch, head, query, key: may it look?
 
 
@@ -112,7 +112,7 @@ def _eager(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float | None
 
 
 @cache
-def _compiled() -> Attend:
+def _compiled() -> Kernel:
     """Compiled once for all lengths."""
     return torch.compile(_eager, dynamic=True)
 

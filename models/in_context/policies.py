@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from models.in_context.flex import BLOCK, block_count, layout
+from models.in_context.flat import Attend
+from models.in_context.flex import BLOCK, block_count, block_mask, flex_attend, layout
 from models.in_context.segments import Segments
 
 
@@ -131,6 +132,20 @@ class FlexPrefill:
         kept = fewest(shares, self.mass, self._least)
         kept[:, touched:] |= fewest(columns, self.mass, self._least)[:, None]
         return kept
+
+
+def sparse_attention(policy: Policy, segments: Segments, *, compiled: bool | None = None) -> Attend:
+    """Causal attention to the blocks that a policy keeps, chosen anew in every layer.
+
+    `compiled` as in `models.in_context.flex.flex_attend`. The policy's blocks are of 128 tokens.
+    """
+    rule = segments.causal()
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        kept = policy(q[0], k[0], segments)
+        return flex_attend(q, k, v, block_mask(rule, kept, device=q.device), scale=scale, compiled=compiled)
+
+    return attend
 
 
 def fewest(shares: Tensor, mass: float, least: int = 1) -> Tensor:

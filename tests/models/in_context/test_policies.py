@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from models.in_context.flat import causal_attention, masked_attention
 from models.in_context.flex import layout
 from models.in_context.policies import (
     FlexPrefill,
@@ -17,6 +18,7 @@ from models.in_context.policies import (
     fewest,
     kept_mass,
     root_jensen_shannon,
+    sparse_attention,
     sparsity,
 )
 from models.in_context.segments import Segments, mask
@@ -211,6 +213,19 @@ def test_kept_mass_of_even_attention_is_a_count():
     found = kept_mass(torch.zeros(1, 4, 2), torch.zeros(1, 4, 2), kept, block=2)
     assert torch.allclose(found, torch.tensor([[1, 1, 1 / 3, 1 / 2]]))
     assert sparsity(kept) == pytest.approx(1 / 3)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_attention_by_a_policy_sees_what_it_keeps():
+    """Two documents of a block each: the second does not see the first, the question's block sees both."""
+    segments = Segments.of(0, [128, 128], 5)
+    q, k = random_layer(segments.tokens, 3)
+    v = torch.randn(k.shape, generator=torch.Generator().manual_seed(4))
+    found = sparse_attention(Windows(), segments)(0, q[None], k[None], v[None], 0.3)
+    layers = [each[None] for each in (q, k, v)]
+    assert (found - masked_attention(mask(segments))(0, *layers, 0.3)).abs().max() <= 1e-5
+    every = sparse_attention(FlexPrefill(mass=1), segments)(0, q[None], k[None], v[None], 0.3)
+    assert (every - causal_attention(0, *layers, 0.3)).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("policy", [Windows(), FlexPrefill()])
