@@ -53,7 +53,11 @@ def resolve(name: str, *, gguf: bool = False) -> Weights:
 
     `gguf` says that the caller reads a folder with one GGUF file and no safetensors too.
     """
-    path = folder(name)
+    return weights_in(folder(name), name, gguf=gguf)
+
+
+def weights_in(path: Path, name: str, *, gguf: bool = False) -> Weights:
+    """The weights in a folder, which are called `name`. Raises WeightsMissing as `resolve` does."""
     _refuse_pickles(path, gguf)
     return Weights(name, path, _fingerprint(path))
 

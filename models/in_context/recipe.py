@@ -33,8 +33,8 @@ class Recipe:
     file, names that are paths are relative to it, and "." is the folder itself.
     `layer` is the one, from 0, whose attention is read; None is that at three fifths of the depth.
     `document_tokens` cuts a document, its title included, `title_tokens` its title and `question_tokens` a
-    question. `gap` is how many positions behind the instruction's end the question begins, whatever the length
-    of the documents between, none of which may reach so far. `chat` wraps the prompt by the tokenizer's chat
+    question. `gap` is how many positions behind the instruction's end the question begins, whatever the
+    documents between have, none of which may reach so far. `chat` wraps the prompt by the tokenizer's chat
     template, if it has one. `read` is where relevance is read (see `models.in_context.read_out`).
     """
 
