@@ -12,7 +12,13 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from indexer.segment.manifest import DEFAULT_ENCODER, DEFAULT_SPARSE_ENCODER, OWN_IDF, OWN_SCORER
+from indexer.segment.manifest import (
+    DEFAULT_ENCODER,
+    DEFAULT_IN_CONTEXT,
+    DEFAULT_SPARSE_ENCODER,
+    OWN_IDF,
+    OWN_SCORER,
+)
 
 
 class Limits(BaseModel):
@@ -26,6 +32,9 @@ class Limits(BaseModel):
     query_bytes: int = Field(8 * 2**10, ge=1, description="One query.")
     top_k: int = Field(1_000, ge=1, description="Hits on one page.")
     candidates: int = Field(10_000, ge=1, description="Depth of one retriever, and the last hit of any page.")
+    rerank: int = Field(
+        1_000, ge=1, description="Hits that a stage of late interaction or in context rescores."
+    )
     searches: int = Field(100, ge=1, description="Searches in one batch.")
     queries: int = Field(1_000, ge=1, description="Queries of one evaluation.")
     pipelines: int = Field(8, ge=1, description="Pipelines of one evaluation.")
@@ -55,6 +64,12 @@ class Settings(BaseSettings):
     late_encoder: str = Field(
         DEFAULT_ENCODER, description="Encoder of late interaction of collections that name none."
     )
+    in_context_model: str = Field(
+        DEFAULT_IN_CONTEXT, description="Language model that reads in context, of collections that name none."
+    )
+    in_context_cache_bytes: int = Field(
+        2**30, ge=0, description="What documents that such a model has read may take in memory, a model."
+    )
     encoders: tuple[str, ...] = Field((), description="Further nets that a collection may name.")
     idf_tables: dict[str, Path] = Field({}, description="Tables of idf weights that a collection may name.")
     pipelines: dict[str, list[dict[str, Any]]] = Field(
@@ -76,6 +91,7 @@ class Settings(BaseSettings):
             "encoder": self.encoder,
             "sparse_encoder": self.sparse_encoder,
             "late_encoder": self.late_encoder,
+            "in_context_model": self.in_context_model,
         }
 
     def names(self) -> dict[str, list[str]]:

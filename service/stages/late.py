@@ -27,7 +27,7 @@ from service.stages.dense import foresee_tokens
 from service.stages.fast_forward import aggregated
 from service.stages.group import Group
 from service.stages.lookup import scored, siblings
-from service.stages.normalise import minmax
+from service.stages.rescored import joined
 from service.types import Hits, Match, Scores, Search, Seqs, Stage
 
 BLOCK = 128
@@ -41,7 +41,7 @@ class Late(Stage):
     needs: ClassVar[Component | None] = "late"
 
     stage: Literal["late"] = "late"
-    k: Annotated[int, Field(ge=1), Limit("candidates")] = Field(
+    k: Annotated[int, Field(ge=1), Limit("rerank")] = Field(
         100, description="Hits rescored; the others keep their order behind them."
     )
     weight: float = Field(
@@ -102,7 +102,7 @@ class Late(Stage):
             wanted = worth_scoring(hits.scores[:wanted], self.final, self.alpha)
         seqs, scores = self._scores(search, hits.seqs[:wanted], asked)
         search.notes.counts["scored"] = len(scores)
-        return self._join(hits, seqs, scores)
+        return joined(hits, seqs, scores, self.weight, self.stage)
 
     def _scores(self, search: Search, seqs: Seqs, asked: LateQuestion) -> tuple[Seqs, Scores]:
         """Where the first of these candidates stand, and their scores: all unless patience or time ends."""
@@ -138,20 +138,6 @@ class Late(Stage):
         size = BLOCK if self.patience is None else min(BLOCK, max(self.final, 2 * self.patience))
         return ((begin, size) for begin in range(0, wanted, size))
 
-    def _join(self, hits: Hits, seqs: Seqs, scores: Scores) -> Hits:
-        """The rescored hits in their new order, then the others, each as far below as it was before."""
-        number = len(scores)
-        raw = np.full(len(hits), np.nan, np.float32)
-        raw[:number] = scores
-        if self.weight < 1:
-            before = minmax(hits.scores[:number])
-            scores = (self.weight * minmax(scores) + (1 - self.weight) * before).astype(np.float32)
-        rest = scores.min() - (hits.scores[number - 1] - hits.scores[number:])
-        seqs = np.concatenate([seqs, hits.seqs[number:]])
-        new = Hits(seqs, np.concatenate([scores, rest]).astype(np.float32), {**hits.raw, self.stage: raw})
-        head = new.take(slice(0, number)).best(number)
-        return _concatenate(head, new.take(slice(number, None)))
-
 
 def maxsim(search: Search, asked: LateQuestion, seqs: Seqs) -> Scores:
     """The mean over the question's tokens of the largest cosine to a token of each passage: [seqs]."""
@@ -183,8 +169,3 @@ def _matches(search: Search, asked: LateQuestion, seq: int) -> list[Match]:
 def _members(tokens: list[str], owners: NDArray[np.integer], vector: int) -> list[str]:
     """The tokens that a vector stands for, in order."""
     return [token for token, owner in zip(tokens, owners.tolist(), strict=True) if owner == vector]
-
-
-def _concatenate(first: Hits, second: Hits) -> Hits:
-    raw = {name: np.concatenate([first.raw[name], second.raw[name]]) for name in first.raw}
-    return Hits(np.concatenate([first.seqs, second.seqs]), np.concatenate([first.scores, second.scores]), raw)
