@@ -13,7 +13,13 @@ from indexer.segment.analyzer import Analyzer
 from indexer.segment.manifest import CollectionSchema, SegmentEntry
 from indexer.segment.segment import Segment, open_segment, verify_files
 from models.csr import Csr
-from tests.nets import WordOverlapEncoder, WordOverlapSparseEncoder, loading, word_overlap
+from tests.nets import (
+    WordOverlapEncoder,
+    WordOverlapKeysNet,
+    WordOverlapSparseEncoder,
+    loading,
+    word_overlap,
+)
 
 TIDES = Document(
     id="t", title="The tides", text="Moon pulls sea. Sea rises twice. Sun pulls too.", metadata={"y": 1}
@@ -230,6 +236,8 @@ def test_components_decide_what_is_written(tmp_path: Path):
     assert set(entry.files) == {"store.bin", "columns.bin", "sparse.bin"}
     entry, segment = build(tmp_path, TIDES, components=["dense", "late"])
     assert set(entry.files) == {"store.bin", "columns.bin", "dense.bin", "late.bin"}
+    entry, segment = build(tmp_path, TIDES, components=["bm25", "keys"], lexical_unit="passage")
+    assert set(entry.files) == {"store.bin", "columns.bin", "lexical.bin", "keys.bin"}
     entry, segment = build(tmp_path, TIDES, components=["bm25"], lexical_unit="document")
     assert set(entry.files) == {"store.bin", "columns.bin", "lexical.bin", "documents.bin"}
     entry, segment = build(tmp_path, TIDES, components=["sparse"], lexical_unit="document")
@@ -264,3 +272,62 @@ def test_progress_counts_passages(tmp_path: Path):
         lambda done, total: heard.append((done, total)),
     )
     assert heard[-1] == (4, 4), "two passages, each by two encoders"
+
+
+def test_keys_are_of_whole_titles_and_passages_as_they_are_stored(tmp_path: Path):
+    net, text = WordOverlapKeysNet(), "  Moon pulls sea. Sea rises twice.\n\nSun pulls too. "
+    long = Document(id="l", title=" five words are its title ", text=text)
+    schema = CollectionSchema(language="none", components=("dense", "keys"), overlap_sentences=0)
+    schema = schema.model_copy(update={"passage_tokens": 6})
+    encoders = Encoders(loading(in_context=net)).of(schema, {})
+    entry = build_segment(tmp_path, "one", [long, CATS], 0, schema, encoders, Analyzer("none"))
+    segment = open_segment(tmp_path / "segments" / "one", entry)
+    pairs = list(zip([long.title, long.title, ""], passages(segment), strict=True))
+    assert [pair for batch in net.batches for pair in batch] == pairs
+    assert segment.keys is not None
+    assert (segment.keys.rows, segment.keys.kv_heads, segment.keys.head_dim) == (3, 3, 64)
+    for row, cut in enumerate(net.document_tokens(pairs)):  # four words of the title, and the passage
+        assert segment.keys.keys(row) == pytest.approx(net.keys(cut.ids), abs=1 / 254)
+    assert segment.keys.lengths(np.arange(3)).tolist() == [4 + 6, 4 + 3, 2]
+
+
+def test_what_reads_in_context_has_no_part_in_cutting(tmp_path: Path):
+    document = Document(id="a", text="Moon pulls sea. " * 40)
+    cuts = [
+        passages(build(tmp_path, document, components=components)[1])
+        for components in (["dense"], ["dense", "keys"])
+    ]
+    assert cuts[0] == cuts[1]
+
+
+def test_passages_are_read_some_at_a_time_and_progress_counts_them(tmp_path: Path):
+    net, heard = WordOverlapKeysNet(), []
+    documents = [Document(id=str(n), text=f"Tide {n}.") for n in range(300)]
+    schema = CollectionSchema(language="none", components=("dense", "keys"))
+    encoders = Encoders(loading(in_context=net)).of(schema, {})
+    arguments = (tmp_path, "one", documents, 0, schema, encoders, Analyzer("none"))
+    build_segment(*arguments, progress=lambda done, total: heard.append((done, total)))
+    assert [len(batch) for batch in net.batches] == [128, 128, 44]
+    assert heard == [(300, 600), (428, 600), (556, 600), (600, 600)]
+
+
+def test_keys_say_how_large_they_are_before_they_are_made(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    class Failing(WordOverlapKeysNet):
+        def encode_keys(self, documents, *, progress=None):
+            raise RuntimeError("no keys today")
+
+    schema = CollectionSchema(language="none", components=("bm25", "keys"))
+    encoders = Encoders(loading(in_context=Failing())).of(schema, {})
+    with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="no keys today"):
+        build_segment(tmp_path, "one", [CATS], 0, schema, encoders, Analyzer("none"))
+    # two words of three keys of 66 bytes, and where the row begins and ends
+    assert "keys of 1 passages, 2 tokens, take 412 bytes" in caplog.text
+
+
+def test_another_language_model_is_refused():
+    schema = CollectionSchema(components=("bm25", "keys"), in_context_model="lm")
+    made = Encoders(word_overlap).of(schema, {})
+    assert made.fingerprints() == {"in_context": "word-overlap-keys-64"}
+    other = Encoders(loading(in_context=WordOverlapKeysNet("another")))
+    with pytest.raises(WrongEncoder, match=r"another version of lm .*word-overlap-keys-64; another is"):
+        other.of(schema, made.fingerprints())

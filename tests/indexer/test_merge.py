@@ -21,7 +21,7 @@ from indexer.segment.manifest import CollectionSchema, SegmentEntry
 from indexer.segment.segment import Segment, open_segment, verify_files
 from tests.nets import word_overlap
 
-EVERYTHING = ("bm25", "dense", "sparse", "late")
+EVERYTHING = ("bm25", "dense", "sparse", "late", "keys")
 SCHEMA = CollectionSchema(language="none", passage_tokens=16, overlap_sentences=0, components=EVERYTHING)
 
 
@@ -122,7 +122,7 @@ def test_merging_equals_building_what_is_alive_at_once(tmp_path: Path):
     assert (entry.first_seq, entry.last_seq) == (0, 12)
     assert total([first, second]) == whole.statistics == Part.open(tmp_path, entry).statistics
     verify_files(merged.path, entry.files)
-    for name in ("lexical.bin", "documents.bin", "dense.bin", "late.bin", "columns.bin"):
+    for name in ("lexical.bin", "documents.bin", "dense.bin", "late.bin", "keys.bin", "columns.bin"):
         assert (merged.path / name).read_bytes() == (whole.segment.path / name).read_bytes()
     assert vectors(merged) == vectors(whole.segment)
     assert [merged.store.json(n) for n in range(3)] == [each.to_json() for each in (a, c, d)]

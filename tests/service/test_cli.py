@@ -27,7 +27,7 @@ from service.commands.client import Client
 from service.commands.common import stderr
 from service.commands.serve import listen
 from service.settings import Settings
-from tests.nets import word_overlap
+from tests.nets import WordOverlapKeysNet, word_overlap
 
 TEXTS = {
     "tides": "The moon pulls the sea and makes the tide.",
@@ -332,3 +332,28 @@ def test_inspect_counts_and_lists_what_was_pruned(tmp_path: Path, monkeypatch: p
     assert "sparse" in text
     assert "poor\t0\t11\t0.2500" in text
     assert "rich" not in text
+
+
+def test_index_says_beforehand_how_much_room_keys_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data, source = tmp_path / "data", tmp_path / "a.jsonl"
+    lines = [json.dumps({"id": str(n), "title": "Of tides", "text": "Tides rise."}) for n in range(300)]
+    source.write_text("\n".join(lines))
+    monkeypatch.setattr("service.commands.local.loader_here", lambda cache: word_overlap)
+    schema = json.dumps({"components": ["bm25", "keys"]})
+    result = winnow("index", source, "-c", "c", "--data-dir", data, "--schema", schema)
+    said = " ".join(result.stderr.split())
+    # every second document is looked at: four words, each with three keys of 64 codes and a scale, 8 a row
+    assert "Keys of 300 documents will take about 240.0 kB, by 150 of them: 4 tokens a passage" in said
+    assert said.index("Keys of 300") < said.index("300 documents are in collection")
+    (keys,) = collection_path(data, "c").glob("segments/*/keys.bin")
+    assert keys.stat().st_size == pytest.approx(240_000, rel=0.01)
+    table = succeeded(winnow("inspect", "--data-dir", data))
+    assert "keys" in table
+    assert "240." in table
+
+    monkeypatch.setattr("service.commands.local.loader_here", lambda cache: _another)
+    assert "another version of" in winnow("index", source, "-c", "c", "--data-dir", data).stderr
+
+
+def _another(role: str, name: str) -> Any:
+    return WordOverlapKeysNet("another")

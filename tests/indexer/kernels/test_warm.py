@@ -3,6 +3,7 @@ import numpy as np
 from indexer.kernels import compiled_signatures, warm
 from indexer.segment.codec import train_codebook
 from indexer.segment.dense import Dense, merge_dense, write_dense
+from indexer.segment.keys import Keys, combine, key_rows, merge_keys, write_keys
 from indexer.segment.late import Late, Tokens, merge_late, question, write_late
 from indexer.segment.lexical import Lexical, merge_lexical, write_lexical
 from indexer.segment.store import Store, write_store
@@ -15,6 +16,7 @@ def test_nothing_is_compiled_after_warming(tmp_path):
     _use_lexical(tmp_path)
     _use_dense(tmp_path)
     _use_late(tmp_path)
+    _use_keys(tmp_path)
     _use_store(tmp_path)
     assert compiled_signatures() == before
 
@@ -55,6 +57,17 @@ def _use_late(path):
         for late in (Late(path / precision), Late(path / "tm")):
             late.scores(question(vectors), rows[: late.rows], reference_products)
             late.matches(question(vectors), 0, reference_products)
+
+
+def _use_keys(path):
+    vectors, weights, rows = np.ones((2, 2), np.float32), np.ones(2, np.float32), np.arange(2)
+    vectors.setflags(write=False)
+    asked = key_rows(vectors, rows, weights)
+    write_keys(path / "k", [1, 0], [np.ones((1, 2, 2), np.float32), np.ones((0, 2, 2), np.float32)], 2, 2)
+    merge_keys(path / "km", [(Keys(path / "k"), np.array([True, False]))])
+    for keys in (Keys(path / "k"), Keys(path / "km")):
+        combine(*keys.partials(asked, rows[: keys.rows], reference_products), asked.weights)
+        keys.attention(asked, 0, reference_products)
 
 
 def _use_store(path):

@@ -149,5 +149,19 @@ def test_default_encoders_are_those_of_the_models():
     assert OWN_SCORER == ITN
 
 
+def test_what_reorders_needs_something_that_finds():
+    for alone in (["keys"], ["late"], ["keys", "late"]):
+        with pytest.raises(ValidationError, match="what others find: add bm25, dense or sparse"):
+            CollectionSchema.model_validate({"components": alone})
+    assert CollectionSchema(components=("keys", "bm25")).components == ("bm25", "keys")
+
+
+def test_nets_are_those_of_the_components():
+    schema = CollectionSchema(components=("bm25", "dense", "keys"), encoder="a", in_context_model="b")
+    assert schema.encoders() == {"dense": "a", "in_context": "b"}
+    assert schema.encoders(("keys", "sparse")) == {"in_context": "b"}
+    assert schema.encoders(()) == {}
+
+
 def test_components_are_a_set_in_one_order():
     assert CollectionSchema(components=("dense", "bm25", "dense")).components == ("bm25", "dense")
