@@ -17,7 +17,7 @@ from indexer.segment.manifest import (
     read_current,
     verify_files,
 )
-from models.load import DEFAULT_DENSE, DEFAULT_SPARSE
+from models.load import DEFAULT_DENSE, DEFAULT_IN_CONTEXT, DEFAULT_SPARSE
 from models.quality import ITN
 
 
@@ -146,6 +146,7 @@ def test_what_goes_together_in_a_schema_is_given_together():
 def test_default_encoders_are_those_of_the_models():
     assert CollectionSchema().encoder == DEFAULT_DENSE
     assert CollectionSchema().sparse_encoder == DEFAULT_SPARSE
+    assert CollectionSchema().in_context_model == DEFAULT_IN_CONTEXT
     assert OWN_SCORER == ITN
 
 
