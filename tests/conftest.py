@@ -4,6 +4,7 @@ Kernels are compiled once for this process and all those that tests start: the v
 imported, so it is set before anything of ours is.
 """
 
+import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,3 +26,19 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     """An empty service with default settings."""
     async with running(tmp_path) as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """A cache of weights where the default decoder of reranking in context is, converted already.
+
+    Converting takes 15 seconds, so what this version of the converter made is kept for later runs.
+    """
+    from models.in_context.opened import opened
+    from models.load import DEFAULT_IN_CONTEXT
+
+    root = Path(__file__).parents[1]
+    version = hashlib.sha256((root / "models" / "in_context" / "gguf.py").read_bytes()).hexdigest()[:16]
+    cache = root / ".pytest_cache" / "weights" / version
+    opened(DEFAULT_IN_CONTEXT, cache)
+    return cache
