@@ -114,7 +114,10 @@ def _config(name: str, folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.is_file():
         raise ValueError(f"{name} is no adapter: {folder} has no {CONFIG}")
-    config = json.loads(file.read_text("utf-8"))
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{name} is no adapter: {file} is no JSON: {error}") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise ValueError(f"{name} is no LoRA adapter: peft_type in {file} is not LORA")
     given = {key: value for key, value in config.items() if key not in (*SCALES, *TOLD, "peft_type")}
@@ -149,22 +152,24 @@ def _pairs(name: str, folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _low(name: str, config: dict[str, Any], path: str, a: Tensor, b: Tensor) -> Low:
-    rank = _of(config, "r", "rank_pattern", path)
-    if not rank == a.shape[0] == b.shape[1]:
+    rank = _of(name, config, "r", "rank_pattern", path)
+    if not rank or not rank == a.shape[0] == b.shape[1]:
         raise ValueError(
             f"{name} has matrices {tuple(a.shape)} and {tuple(b.shape)} for {path}, and its {CONFIG} says "
             f"that their rank is {rank}"
         )
-    alpha = _of(config, "lora_alpha", "alpha_pattern", path)
+    alpha = _of(name, config, "lora_alpha", "alpha_pattern", path)
     if isinstance(alpha, bool) or not isinstance(alpha, int | float):
         raise ValueError(f"{name} has no number for lora_alpha of {path}: {alpha!r}")
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Low(a, b, scale, bool(config.get("fan_in_fan_out")))
 
 
-def _of(config: dict[str, Any], key: str, pattern_key: str, path: str) -> Any:
+def _of(name: str, config: dict[str, Any], key: str, patterns: str, path: str) -> Any:
     """A value of the whole adapter, or that of the first pattern that the end of a layer's name matches."""
-    for pattern, value in (config.get(pattern_key) or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", path):
-            return value
-    return config.get(key)
+    given = config.get(patterns) or {}
+    try:
+        found = (value for pattern, value in given.items() if re.fullmatch(rf"(.*\.)?({pattern})", path))
+        return next(found, config.get(key))
+    except (AttributeError, re.error) as error:
+        raise ValueError(f"{name} has no patterns of layers' names in {patterns}: {given!r}") from error
