@@ -9,13 +9,14 @@ forward at the layer where it is done by raising `Reached`: layers above never r
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from models.in_context.flat import Attend
-from models.in_context.read_out import Drop, Reading, mass
+from models.in_context.read_out import Drop, Reading, mass, wide
 from models.in_context.states import Source, States
 
 NAME = "winnow"
@@ -151,7 +152,7 @@ class Asked:
         blocks = torch.repeat_interleave(torch.tensor(lengths, device=device))
         self._own = (blocks[:, None] == blocks).tril()
         self._candidates = list(range(len(documents.lengths)))
-        self._dropped: list[tuple[list[int], Reading]] = []
+        self._gone: tuple[list[int], Reading] | None = None
         self._over(documents)
 
     def _over(self, documents: Source) -> None:
@@ -165,7 +166,7 @@ class Asked:
         self._room = torch.empty(shape, dtype=like.dtype, device=like.device)
         ones = self._own.new_ones(self.tokens, self._behind)
         self._seen = torch.cat([ones, self._own], dim=1)
-        self._mass = [torch.zeros(self._all, device=like.device) for _ in self._rows]
+        self._mass = [wide(like.new_zeros(self._all)) for _ in self._rows]
 
     def __call__(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, last: bool
@@ -185,19 +186,8 @@ class Asked:
 
     def reading(self) -> Reading:
         """Scores of all documents; those dropped early stand behind the others, in their order then."""
-        kept = Reading.of(self._difference(), list(self._documents.lengths), self._plan.robust)
-        if not self._dropped:
-            return kept
-        scores = torch.empty(sum(len(numbers) for numbers, _ in self._dropped) + len(self._candidates))
-        tokens: list[Tensor] = [torch.empty(0)] * len(scores)
-        floor = kept.scores.min().item()
-        for numbers, reading in [(self._candidates, kept), *reversed(self._dropped)]:
-            below = floor - reading.scores.max().item() - SURE if reading is not kept else 0.0
-            for place, number in enumerate(numbers):
-                scores[number] = reading.scores[place] + below
-                tokens[number] = reading.tokens[place]
-            floor = min(floor, (reading.scores + below).min().item())
-        return Reading(scores, tuple(tokens))
+        kept = Reading.of(self._difference(), self._documents.lengths, self._plan.robust)
+        return kept if self._gone is None else _joined(kept, self._candidates, *self._gone)
 
     def _fill(self, layer: int, k: Tensor, v: Tensor | None) -> None:
         keys, values = self._room
@@ -232,15 +222,14 @@ class Asked:
         every = torch.full((q.shape[0],), 1 / q.shape[0], device=q.device)
         found = [self._attention(q, rows, every, scale) for rows in self._rows]
         difference = found[0] - found[1] if len(found) > 1 else found[0]
-        reading = Reading.of(difference, list(self._documents.lengths), False)
-        kept = self._drop.kept(reading.scores).tolist()
-        left = sorted(set(range(len(reading.scores))) - set(kept))
+        reading = Reading.of(difference, self._documents.lengths, False)
+        kept = self._drop.kept(reading.scores)
+        left = sorted(set(self._candidates) - set(kept))
         if not left:
             return
-        gone = Reading(reading.scores[left], tuple(reading.tokens[number] for number in left))
-        self._dropped.append(([self._candidates[number] for number in left], gone))
+        self._gone = left, Reading(reading.scores[left], tuple(reading.tokens[number] for number in left))
         before = self._mass, self._documents.lengths
-        self._candidates = [self._candidates[number] for number in kept]
+        self._candidates = kept
         self._over(self._documents.take(kept))
         self._mass = [
             torch.cat([torch.split(total, list(before[1]))[number] for number in kept]) for total in before[0]
@@ -261,7 +250,7 @@ class Alone:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See Pass."""
         if layer == self._last:
-            self.queries = tuple(each * scale for each in torch.split(q[0].float(), self._lengths, dim=1))
+            self.queries = tuple(each * scale for each in torch.split(wide(q[0]), self._lengths, dim=1))
             raise Reached
         keys, values = self._before.keys[layer][None], self._before.values[layer][None]
         found = []
@@ -319,6 +308,17 @@ class Plan:
         self.everything = everything
         self.robust = robust
         self.temperature = temperature
+
+
+def _joined(kept: Reading, stayed: Sequence[int], left: Sequence[int], gone: Reading) -> Reading:
+    """Of all documents: those that left keep their distances, the best of them just behind those that
+    stayed.
+    """
+    scores = np.empty(len(stayed) + len(left), kept.scores.dtype)
+    scores[list(stayed)] = kept.scores
+    scores[list(left)] = gone.scores - gone.scores.max() + kept.scores.min() - SURE
+    parts = dict(zip([*stayed, *left], [*kept.tokens, *gone.tokens], strict=True))
+    return Reading(scores, tuple(parts[number] for number in range(len(parts))))
 
 
 def _behind(first: Tensor, then: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class Layout:
         self._own = copied(tokenizer.backend_tokenizer)  # for what templates say
         self._foreign = copied(tokenizer.backend_tokenizer)  # for what users say
         self._foreign.encode_special_tokens = True
-        self._before, self._behind = _chat(tokenizer) if recipe.chat else (_first(tokenizer), "")
+        self._before, self._behind = _chat(tokenizer) if recipe.chat else _plain_text(tokenizer)
 
     def instruction(self, query: str | None = None) -> Cut:
         """The first part: without a question, or with it."""
@@ -124,16 +124,16 @@ def _parts(document: str) -> tuple[str, str, str]:
 
 
 def _chat(tokenizer: Any) -> tuple[str, str]:
-    """What a chat template puts around a user's message; without one, the first token if there is one."""
+    """What a chat template puts around a user's message."""
     if not tokenizer.chat_template:
-        return _first(tokenizer), ""
+        return _plain_text(tokenizer)
     messages = [{"role": "user", "content": SENTINEL}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     before, _, behind = text.partition(SENTINEL)
     return before, behind
 
 
-def _first(tokenizer: Any) -> str:
-    """The token that every text begins with for this tokeniser, if it is one that adds it."""
+def _plain_text(tokenizer: Any) -> tuple[str, str]:
+    """Around a message without a template: the token that the tokeniser begins with, if any, and a new line."""
     begins = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
-    return tokenizer.bos_token if begins else ""
+    return tokenizer.bos_token if begins else "", "\n"

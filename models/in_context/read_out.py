@@ -9,11 +9,13 @@ do not count. `heads` (QRHead, Zhang et al., arXiv 2506.09944; CoRe heads, Tran 
 `icr`, of heads that were chosen on judged questions, each over the documents' tokens with a temperature.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Signal = Literal["answer", "words"]
@@ -160,30 +162,32 @@ class Drop:
         if not 0 < self.keep <= 1:
             raise ValueError(f"the share of documents kept is above 0 and at most 1, not {self.keep}")
 
-    def kept(self, scores: Tensor) -> Tensor:
-        """Positions of the documents that stay, in their order: int64 [kept], one at least."""
+    def kept(self, scores: NDArray[np.floating]) -> list[int]:
+        """Positions of the documents that stay, ascending: one at least, of equal ones the first."""
         number = max(1, round(self.keep * len(scores)))
-        return scores.topk(number).indices.sort().values
+        return sorted(np.argsort(-scores, kind="stable")[:number].tolist())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """What a question's attention says: a score for each document, and of each of its tokens the part in it.
 
     scores float32 [documents]; tokens float32 [t] for each document, of which its score is the sum, except
-    for documents that were dropped early, whose tokens are of the layer where they were.
+    for documents that were dropped early, whose tokens are of the layer where they were. float64 of a net in
+    that.
     """
 
-    scores: Tensor
-    tokens: tuple[Tensor, ...]
+    scores: NDArray[np.floating]
+    tokens: tuple[NDArray[np.floating], ...]
 
     @classmethod
-    def of(cls, mass: Tensor, lengths: list[int], robust: bool) -> Self:
+    def of(cls, mass: Tensor, lengths: Sequence[int], robust: bool) -> Self:
         """Of the tokens' attention, float32 [sum(lengths)]."""
-        tokens = torch.split(mass, lengths)
+        tokens = torch.split(mass.cpu(), list(lengths))
         if robust:
             tokens = tuple(_without_outliers(each) for each in tokens)
-        return cls(torch.stack([each.sum() for each in tokens]), tuple(tokens))
+        scores = torch.stack([each.sum() for each in tokens])
+        return cls(scores.numpy(), tuple(each.numpy() for each in tokens))
 
 
 def mass(
@@ -197,11 +201,16 @@ def mass(
     """
     used = weights.nonzero()[:, 0]
     group = queries.shape[0] // keys.shape[0]
-    logits = torch.matmul(queries[used], keys[used // group].transpose(1, 2)).float() * scale
+    logits = wide(torch.matmul(queries[used], keys[used // group].transpose(1, 2))) * scale
     if hidden is not None:
         logits = logits.masked_fill(hidden, -torch.inf)
     attention = logits.softmax(-1).mean(1)
-    return weights[used] @ attention
+    return weights[used].to(attention.dtype) @ attention
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The same in float32 at the least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _without_outliers(tokens: Tensor) -> Tensor:
