@@ -4,7 +4,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from models.load import DEFAULT_DENSE, Weights, WeightsMissing, converted, resolve
+from models.load import DEFAULT_DENSE, DEFAULT_IN_CONTEXT, Weights, WeightsMissing, converted, resolve
 
 
 def folder(path: Path, *names: str) -> Path:
@@ -97,8 +97,44 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         resolve(str(folder(tmp_path / "net")))
 
 
+def test_gguf_alone_is_refused_where_only_safetensors_is_read(tmp_path: Path) -> None:
+    path = folder(tmp_path / "net", "net.Q4_1.gguf")
+    with pytest.raises(
+        WeightsMissing, match=r"but net\.Q4_1\.gguf: GGUF is read for reranking in context only"
+    ):
+        resolve(str(path))
+    assert resolve(str(path), gguf=True).path == path
+
+
+def test_of_several_gguf_files_none_is_guessed(tmp_path: Path) -> None:
+    path = folder(tmp_path / "net", "a.gguf", "b.gguf")
+    with pytest.raises(WeightsMissing, match=r"holds 2 GGUF files, .* cannot be told: a\.gguf, b\.gguf"):
+        resolve(str(path), gguf=True)
+    assert resolve(str(folder(path, "model.safetensors"))).path == path
+
+
+def test_pickles_are_refused_where_gguf_is_read_too(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match=r"holds pytorch_model\.bin and no \.safetensors beside it"):
+        resolve(str(folder(tmp_path / "net", "pytorch_model.bin")), gguf=True)
+
+
+def test_the_default_decoder_comes_from_its_package() -> None:
+    path = resolve(DEFAULT_IN_CONTEXT, gguf=True).path
+    assert [file.name for file in path.glob("*.gguf")] == ["SmolLM2-135M-Instruct.Q4_1.gguf"]
+    with pytest.raises(WeightsMissing, match="GGUF is read for reranking in context only"):
+        resolve(DEFAULT_IN_CONTEXT)
+
+
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json"]
+    "name",
+    [
+        "model.safetensors",
+        "net.gguf",
+        "config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "1_Pooling/config.json",
+    ],
 )
 def test_the_fingerprint_covers_everything_that_decides_the_output(name: str, tmp_path: Path) -> None:
     path = folder(tmp_path / "net", "model.safetensors", "tokenizer.json", "1_Pooling/config.json")
