@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
@@ -48,6 +49,7 @@ POLICIES: dict[str, Policy] = {
 }
 
 Text = tuple[str, str]  # title and text
+Scores = NDArray[np.float32]  # of documents
 
 
 class Asked(NamedTuple):
@@ -153,7 +155,7 @@ def _agreement(net: InContextNet, asked: Sequence[Asked]) -> tuple[Layer, Prompt
     return layer, prompt
 
 
-def _full(net: InContextNet, prompt: Prompt) -> tuple[Layer, Tensor]:
+def _full(net: InContextNet, prompt: Prompt) -> tuple[Layer, Scores]:
     """Attention's inputs in the middle layer below l*, and document scores, under full attention."""
     kept: list[Layer] = []
 
@@ -166,18 +168,18 @@ def _full(net: InContextNet, prompt: Prompt) -> tuple[Layer, Tensor]:
     return kept[0], scores
 
 
-def _scores(net: InContextNet, prompt: Prompt, attend: Attend) -> Tensor:
+def _scores(net: InContextNet, prompt: Prompt, attend: Attend) -> Scores:
     return net.flat(prompt, attend, torch.arange(_segments(prompt).tokens)).scores
 
 
-def _row(net: InContextNet, prompt: Prompt, layer: Layer, full: Tensor, policy: Policy) -> tuple[float, ...]:
+def _row(net: InContextNet, prompt: Prompt, layer: Layer, full: Scores, policy: Policy) -> tuple[float, ...]:
     """Sparsity of all layers and of one, kept mass of it and of its probe, tau, share of the ten best."""
     watched, segments = Watched(policy), _segments(prompt)
     scores = _scores(net, prompt, sparse_attention(watched, segments, compiled=True))
     kept = policy(layer.q[0], layer.k[0], segments)
     mass = kept_mass(layer.q[0], layer.k[0], kept)
-    same = set(full.topk(10).indices.tolist()) & set(scores.topk(10).indices.tolist())
-    tau = float(kendalltau(full.numpy(), scores.numpy()).statistic)
+    same = set(np.argsort(-full)[:10]) & set(np.argsort(-scores)[:10])
+    tau = float(kendalltau(full, scores).statistic)
     every = float(np.mean(watched.sparsity))
     return every, sparsity(kept), float(mass.mean()), float(mass[:, -128:].mean()), tau, len(same) / 10
 
