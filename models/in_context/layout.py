@@ -134,6 +134,6 @@ def _chat(tokenizer: Any) -> tuple[str, str]:
 
 
 def _plain_text(tokenizer: Any) -> tuple[str, str]:
-    """Around a message without a template: the token that the tokeniser begins with, if any, and a new line."""
+    """Around a message without a template: the token that every text begins with, if any, and a new line."""
     begins = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
     return tokenizer.bos_token if begins else "", "\n"
