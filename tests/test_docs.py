@@ -1,6 +1,7 @@
 """The prose is true: settings, limits, stages and routes are in the docs, and the README's commands exist."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -9,6 +10,7 @@ import pytest
 from pydantic import Field
 from typer.main import get_command
 
+from models.in_context.recipe import Recipe
 from service.app import create_app
 from service.cli import app
 from service.engine import NAMED
@@ -37,6 +39,11 @@ def test_every_setting_is_documented(setting: str):
 @pytest.mark.parametrize("limit", sorted(Limits.model_fields))
 def test_every_limit_is_documented(limit: str):
     assert f"`{limit}`" in read("docs/settings.md")
+
+
+@pytest.mark.parametrize("key", [field.name for field in fields(Recipe)])
+def test_every_key_of_a_recipe_for_reading_in_context_is_documented(key: str):
+    assert f"| `{key}` |" in read("docs/weights.md")
 
 
 @pytest.mark.parametrize("stage", get_args(get_args(AnyStage)[0]), ids=lambda stage: stage.__name__)
