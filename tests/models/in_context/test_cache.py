@@ -1,3 +1,4 @@
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -384,6 +385,16 @@ def test_whatever_happens_the_budget_holds_and_documents_are_their_own(operation
         assert isinstance(held.put(b"all", whole(pages * PAGE)), Entry)  # nothing stayed pinned
 
 
+@pytest.fixture
+def restless():
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless")
 def test_threads_read_what_they_asked_for():
     held, documents = cache(pages=12), [whole(5 + 7 * number, number) for number in range(10)]
     begin = threading.Barrier(4)
