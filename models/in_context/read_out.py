@@ -9,6 +9,7 @@ do not count. `heads` (QRHead, Zhang et al., arXiv 2506.09944; CoRe heads, Tran 
 `icr`, of heads that were chosen on judged questions, each over the documents' tokens with a temperature.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
@@ -128,13 +129,14 @@ def read_out_from_json(value: Any) -> ReadOut:
         )
     if fields.get("signal", "words") not in ("answer", "words"):
         raise ValueError(f"signal is 'answer' or 'words', not {fields['signal']!r}")
+    if not _finite(fields.get("temperature", 1.0)):
+        raise ValueError(f"temperature is a number, not {fields['temperature']!r}")
     if not isinstance(fields.get("calibrate", True), bool):
         raise ValueError(f"calibrate is true or false, not {fields['calibrate']!r}")
     if kind == "heads":
         return Heads(**{**fields, "heads": _heads(fields.get("heads"))})
     if kind == "icr":
-        layers = fields.get("layers")
-        return Icr(None if layers is None else tuple(int(layer) for layer in layers))
+        return Icr(_layers(fields.get("layers")))
     return BlockRank(**fields)
 
 
@@ -143,12 +145,30 @@ def read_out_to_json(read: ReadOut) -> dict[str, Any]:
     return {"kind": read.kind, **{name: getattr(read, name) for name in _FIELDS[read.kind]}}
 
 
+def _layers(value: Any) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not value or not all(map(_whole, value)):
+        raise ValueError(f"layers are a list of whole numbers, one at least, not {value!r}")
+    return tuple(value)
+
+
 def _heads(value: Any) -> tuple[Head, ...]:
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(head, list | tuple) and len(head) == 3 for head in value
-    ):
+    triples = isinstance(value, list | tuple) and all(
+        isinstance(head, list | tuple) and len(head) == 3 and _whole(head[0]) and _whole(head[1])
+        for head in value
+    )
+    if not triples or not all(_finite(head[2]) for head in value):
         raise ValueError(f"heads are triples of layer, head and weight, not {value!r}")
-    return tuple((int(layer), int(head), float(weight)) for layer, head, weight in value)
+    return tuple((layer, head, float(weight)) for layer, head, weight in value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _finite(value: Any) -> bool:
+    return (_whole(value) or isinstance(value, float)) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
