@@ -113,8 +113,12 @@ def _eager(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float | None
 
 @cache
 def _compiled() -> Kernel:
-    """Compiled once for all lengths."""
-    return torch.compile(_eager, dynamic=True)
+    """Compiled once for all lengths, and again for what is no length: number formats, heads, a single block.
+
+    Beyond the limit it raises, where torch would go on without compiling.
+    """
+    kernel: Kernel = torch.compile(_eager, dynamic=True, fullgraph=True, recompile_limit=32)  # type: ignore[call-overload]
+    return kernel
 
 
 def _begins(segments: Segments) -> Tensor:
