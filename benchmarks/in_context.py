@@ -1,4 +1,4 @@
-"""Reading candidates in context, in blocks and from what was read before, against one forward of the whole prompt.
+"""Reading candidates in context, in blocks and from what was read before, against a forward of the whole prompt.
 
     python -m benchmarks.in_context [--documents 10 50 100] [--dtype bfloat16 float32] [--dense 100]
                                     [--threads 1] [--tokens 100] [--layers 9 18] [--rounds 3]
@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.machine import describe
 from indexer.kernels import warm
+from indexer.passage_keys import key_centre
 from indexer.segment.keys import Keys, combine, key_rows, write_keys
 from models.in_context.cache import KVCache, document_key
 from models.in_context.items import Block, Prompt, Question
@@ -101,7 +102,7 @@ class Bench:
         """The question alone, and then with documents' keys from a mapped file."""
         few = self.net.document_keys(documents[:10])
         keys = [few[number % len(few)] for number in range(len(documents))]
-        write_keys(path, [len(each) for each in keys], keys, self.net.kv_heads, self.net.head_dim)
+        write_keys(path, [len(each) for each in keys], keys, key_centre(self.net))
         stored, rows = Keys(path), np.arange(len(documents))
 
         def run() -> object:

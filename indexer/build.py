@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from indexer.document import Document
 from indexer.encoders import CollectionEncoders, DenseEncoder, Encoder, KeysEncoder, LateEncoder, Scorer
-from indexer.passage_keys import key_bytes, key_lengths, key_rows_of
+from indexer.passage_keys import key_bytes, key_centre, key_lengths, key_rows_of
 from indexer.passages import Span, clip, encode_text, joint_offsets, split, title_limit, word_offsets
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.coalesce import coalesce
@@ -276,7 +276,7 @@ def _write_keys(
         "%s: keys of %d passages, %d tokens, take %d bytes", path.name, len(pairs), sum(lengths), size
     )
     rows = key_rows_of(pairs, encoder, report)
-    write_keys(path / KEYS, lengths, rows, encoder.kv_heads, encoder.head_dim)
+    write_keys(path / KEYS, lengths, rows, key_centre(encoder))
 
 
 def _worthy(path: Path, texts: Sequence[str], schema: CollectionSchema, scorer: Scorer | None) -> Mask:

@@ -20,10 +20,53 @@ BLOCK = 128
 Pair = tuple[str, str]
 """A passage's title and text."""
 
+SAMPLES: tuple[Pair, ...] = (
+    (
+        "The tides",
+        "The moon pulls the sea, and the sea rises twice a day. Sailors know when the water is high and wait "
+        "for it in the harbour.",
+    ),
+    (
+        "Notes on a machine",
+        'It has 16 keys, 2 lamps and a lever; pressing the third key (marked "+") adds what stands in the '
+        "first row to the second, and a bell rings.",
+    ),
+    (
+        "",
+        "In 1851 the committee reported that prices had risen by 7.5% since the law was passed; the "
+        "minister, Mr. Brown, did not agree with its findings.",
+    ),
+    (
+        "def area(width, height):",
+        "return width * height  # in square metres; raises ValueError if either is negative",
+    ),
+    (
+        "Zellen",
+        "Die Zelle ist die kleinste Einheit des Lebens. Ihre Membran trennt sie von der Umgebung und lässt "
+        "nur manche Stoffe hinein.",
+    ),
+)
+"""Passages of several kinds whose keys have in common what a net's keys have in common."""
+
+_CENTRES: dict[str, NDArray[np.float32]] = {}  # by fingerprint of the net
+
 
 def key_lengths(passages: Sequence[Pair], encoder: KeysEncoder) -> list[int]:
     """How many tokens of each passage are read. No net runs for it."""
     return [len(cut.ids) for some in _blocks(passages) for cut in encoder.document_tokens(some)]
+
+
+def key_centre(encoder: KeysEncoder) -> NDArray[np.float32]:
+    """Mean of the keys of `SAMPLES`, float32 [kv_heads, head_dim], which codes are made without.
+
+    It depends on the net alone, so keys get the same codes in whichever segment they are. Of SmolLM2 on four
+    collections, Kendall's tau of scores by int8 keys and by those in float32 is .989 to .992 so, and .979 to
+    .987 of codes around 0.
+    """
+    if encoder.fingerprint not in _CENTRES:
+        keys = np.concatenate(encoder.encode_keys(SAMPLES))
+        _CENTRES[encoder.fingerprint] = keys.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return _CENTRES[encoder.fingerprint]
 
 
 def key_bytes(lengths: Sequence[int], encoder: KeysEncoder) -> int:

@@ -13,6 +13,11 @@ scores of them. Products are exact integers; scores do not depend on the batch, 
 the passages. The product of matrices is the caller's (`models.maxsim.products`), everything around it is
 `kernels.keys`.
 
+What all tokens have in common adds the same to all logits, which a softmax does not feel, but takes steps of
+the codes. So codes are of what a key differs by from a centre, which depends on the net and not on the
+segment. Files of other centres, as of a net on another machine, can be merged: each row knows its own, and
+what the question has of that is added to the row's logits.
+
 The question's vectors are rounded to two planes of int8, the second for what the first leaves, which makes
 them exact to 1.6e-5 of their largest component; the stored keys are what limits precision.
 """
@@ -42,12 +47,13 @@ Not a power of two, whose multiples share few of the cache's places.
 class Group(NamedTuple):
     """The n vectors of a question that meet one key-value head.
 
-    codes int8 [2 * n, head_dim] are their first planes, then their second ones; steps float32 [n] what a step
-    of the second is worth, one of the first being 254 of them; columns int64 [n] which of the question's
-    vectors they are.
+    vectors float32 [n, head_dim] as they are; codes int8 [2 * n, head_dim] their first planes, then their
+    second ones; steps float32 [n] what a step of the second is worth, one of the first being 254 of them;
+    columns int64 [n] which of the question's vectors they are.
     """
 
     head: int
+    vectors: NDArray[np.float32]
     codes: NDArray[np.int8]
     steps: NDArray[np.float32]
     columns: NDArray[np.int64]
@@ -102,7 +108,8 @@ def combine(
 
 
 def to_codes(keys: NDArray[np.float32]) -> Coded:
-    """Round keys float32 [t, kv_heads, head_dim] to 127 steps of a scale either way. ValueError for NaN.
+    """Round keys, less their centre, float32 [t, kv_heads, head_dim], to 127 steps of a scale either way.
+    ValueError for NaN.
 
     A scale is the next bfloat16 from a 127th of the largest component, and codes are steps of that: so its
     rounding costs no precision, and no component is beyond the last step.
@@ -123,29 +130,32 @@ def scale_values(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 def bytes_of(tokens: int, rows: int, kv_heads: int, head_dim: int) -> int:
     """How much the keys of so many tokens in so many passages take in a file, but for its own framing."""
-    return tokens * kv_heads * (head_dim + 2) + 8 * (rows + 1)
+    return tokens * kv_heads * (head_dim + 2) + 8 * (rows + 1) + 4 * rows + 4 * kv_heads * head_dim
 
 
 def write_keys(
-    path: Path, lengths: Sequence[int], passages: Iterable[NDArray[np.float32]], kv_heads: int, head_dim: int
+    path: Path,
+    lengths: Sequence[int],
+    passages: Iterable[NDArray[np.float32]],
+    centre: NDArray[np.float32],
 ) -> None:
-    """Write the keys of each passage, float32 [t, kv_heads, head_dim], of which it has as many as `lengths`
-    says.
+    """Write the keys of each passage, float32 [t, kv_heads, head_dim], as many as `lengths` says.
 
-    The file has its place on the disk before the first is asked for, and keys are rounded and written as they
-    come. ValueError for NaN and infinities, and for other shapes and numbers of them; OSError for a full
-    disk.
+    centre, float32 [kv_heads, head_dim], should be near the mean of all keys of the net, and the same for
+    every segment of a collection. The file has its place on the disk before the first passage is asked for,
+    and keys are rounded and written as they come. ValueError for NaN and infinities, and for other shapes
+    and numbers of passages; OSError for a full disk.
     """
     offsets = _running(np.array(lengths, np.int64))
-    arrays = create_arrays(path, _shapes(offsets, kv_heads, head_dim))
-    arrays["offset"][:] = offsets
+    arrays = create_arrays(path, _shapes(offsets, centre[None]))
+    arrays["offset"][:], arrays["centre"][:] = offsets, centre
     row = -1
     for row, keys in enumerate(passages):
-        shape = (lengths[row] if row < len(lengths) else 0, kv_heads, head_dim)
+        shape = (lengths[row] if row < len(lengths) else 0, *centre.shape)
         if keys.shape != shape or row >= len(lengths):
             raise ValueError(f"keys of shape {keys.shape} for passage {row} where {shape} was announced")
         begin, end = offsets[row], offsets[row + 1]
-        arrays["code"][begin:end], arrays["scale"][begin:end] = to_codes(keys)
+        arrays["code"][begin:end], arrays["scale"][begin:end] = to_codes(keys - centre)
     if row + 1 != len(lengths):
         raise ValueError(f"keys of {row + 1} passages where {len(lengths)} were announced")
 
@@ -160,6 +170,8 @@ class Keys:
         self.tokens, self.kv_heads, self.head_dim = self._arrays["code"].shape
         self._codes = self._arrays["code"].reshape(self.tokens, self.kv_heads * self.head_dim)
         self._scales: NDArray[np.uint16] = self._arrays["scale"]
+        self.centres: NDArray[np.float32] = self._arrays["centre"]
+        self.centre_of_row: NDArray[np.uint32] = self._arrays["centre_of_row"]
 
     @property
     def bytes(self) -> int:
@@ -175,7 +187,9 @@ class Keys:
         """The keys of a row, float32 [t, kv_heads, head_dim]."""
         begin, end = self.starts[row : row + 2].tolist()
         codes = self._arrays["code"][begin:end]
-        return codes.astype(np.float32) * scale_values(self._scales[begin:end])[:, :, None]
+        steps = scale_values(self._scales[begin:end])[:, :, None]
+        decoded: NDArray[np.float32] = codes * steps + self.centres[self.centre_of_row[row]]
+        return decoded
 
     def partials(
         self, asked: KeyRows, rows: NDArray[np.int64], products: Products
@@ -197,7 +211,15 @@ class Keys:
                 found = products(group.codes, codes[group.head])
                 of_block = (peaks[begin:end], sums[begin:end])
                 kernel.partials(found, group.steps, scales[group.head], offsets, group.columns, *of_block)
-        return peaks, sums
+        return peaks + self._common(asked)[self.centre_of_row[rows]], sums
+
+    def _common(self, asked: KeyRows) -> NDArray[np.float32]:
+        """What a question's vectors have of every centre, float32 [centres, q], always the same of one."""
+        common = np.empty((len(self.centres), len(asked.weights)), np.float32)
+        for group in asked.groups:
+            of_head = self.centres[:, None, group.head].astype(np.float64)
+            common[:, group.columns] = (of_head * group.vectors).sum(axis=2)
+        return common
 
     def attention(self, asked: KeyRows, row: int, products: Products) -> NDArray[np.float32]:
         """What each of a row's tokens has of the question's attention to the row alone, float32 [t].
@@ -239,7 +261,10 @@ class Keys:
 
 
 def merge_keys(path: Path, parts: Sequence[tuple[Keys, NDArray[np.bool_]]]) -> None:
-    """Write the kept rows of several files in order, byte for byte. ValueError for those of other shapes."""
+    """Write the kept rows of several files in order, byte for byte; centres that differ are all kept.
+
+    ValueError for files of other shapes.
+    """
     first = parts[0][0]
     for keys, _ in parts:
         if (keys.kv_heads, keys.head_dim) != (first.kv_heads, first.head_dim):
@@ -248,8 +273,12 @@ def merge_keys(path: Path, parts: Sequence[tuple[Keys, NDArray[np.bool_]]]) -> N
                 f"of {first.kv_heads} and {first.head_dim}"
             )
     offsets = _running(np.concatenate([np.diff(keys.starts)[keep] for keys, keep in parts]))
-    arrays = create_arrays(path, _shapes(offsets, first.kv_heads, first.head_dim))
-    arrays["offset"][:] = offsets
+    centres, renumbered = _united([keys for keys, _ in parts])
+    arrays = create_arrays(path, _shapes(offsets, centres))
+    arrays["offset"][:], arrays["centre"][:] = offsets, centres
+    arrays["centre_of_row"][:] = np.concatenate(
+        [numbers[keys.centre_of_row[keep]] for (keys, keep), numbers in zip(parts, renumbered, strict=True)]
+    )
     for name in ("code", "scale"):
         at = 0
         for keys, keep in parts:
@@ -288,16 +317,29 @@ def _group(vectors: NDArray[np.float32], kv_heads: NDArray[np.int64], head: int)
     first = np.rint(some / (kernel.FINE * units))
     second = np.rint(some / units - kernel.FINE * first)
     codes = np.concatenate([first, second]).astype(np.int8)
-    return Group(head, codes, steps.astype(np.float32), columns)
+    return Group(head, vectors[columns].astype(np.float32), codes, steps.astype(np.float32), columns)
 
 
-def _shapes(offsets: NDArray[np.int64], kv_heads: int, head_dim: int) -> dict[str, tuple[Any, Sequence[int]]]:
-    tokens = int(offsets[-1])
+def _shapes(offsets: NDArray[np.int64], centres: NDArray[np.float32]) -> dict[str, tuple[Any, Sequence[int]]]:
+    tokens, (_, kv_heads, head_dim) = int(offsets[-1]), centres.shape
     return {
         "offset": (offsets.dtype, offsets.shape),
+        "centre": (np.dtype(np.float32), centres.shape),
+        "centre_of_row": (np.dtype(np.uint32), (len(offsets) - 1,)),
         "code": (np.dtype(np.int8), (tokens, kv_heads, head_dim)),
         "scale": (np.dtype(np.uint16), (tokens, kv_heads)),
     }
+
+
+def _united(parts: Sequence[Keys]) -> tuple[NDArray[np.float32], list[NDArray[np.uint32]]]:
+    """Every centre once, [centres, kv_heads, head_dim], and for each part the new numbers of its own."""
+    centres: dict[bytes, int] = {}
+    numbers = [
+        np.array([centres.setdefault(each.tobytes(), len(centres)) for each in part.centres], np.uint32)
+        for part in parts
+    ]
+    together = np.frombuffer(b"".join(centres), np.float32)
+    return together.reshape(-1, parts[0].kv_heads, parts[0].head_dim), numbers
 
 
 def _stretches(keys: Keys, keep: NDArray[np.bool_], name: str) -> Iterator[NDArray[Any]]:

@@ -9,6 +9,7 @@ import pytest
 from indexer.build import build_segment
 from indexer.document import Document
 from indexer.encoders import CollectionEncoders, Encoders, WrongEncoder
+from indexer.passage_keys import SAMPLES, key_centre
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.manifest import CollectionSchema, SegmentEntry
 from indexer.segment.segment import Segment, open_segment, verify_files
@@ -275,7 +276,7 @@ def test_progress_counts_passages(tmp_path: Path):
 
 
 def test_keys_are_of_whole_titles_and_passages_as_they_are_stored(tmp_path: Path):
-    net, text = WordOverlapKeysNet(), "  Moon pulls sea. Sea rises twice.\n\nSun pulls too. "
+    net, text = WordOverlapKeysNet("whole titles"), "  Moon pulls sea. Sea rises twice.\n\nSun pulls too. "
     long = Document(id="l", title=" five words are its title ", text=text)
     schema = CollectionSchema(language="none", components=("dense", "keys"), overlap_sentences=0)
     schema = schema.model_copy(update={"passage_tokens": 6})
@@ -283,11 +284,11 @@ def test_keys_are_of_whole_titles_and_passages_as_they_are_stored(tmp_path: Path
     entry = build_segment(tmp_path, "one", [long, CATS], 0, schema, encoders, Analyzer("none"))
     segment = open_segment(tmp_path / "segments" / "one", entry)
     pairs = list(zip([long.title, long.title, ""], passages(segment), strict=True))
-    assert [pair for batch in net.batches for pair in batch] == pairs
+    assert net.batches == [list(SAMPLES), pairs]
     assert segment.keys is not None
     assert (segment.keys.rows, segment.keys.kv_heads, segment.keys.head_dim) == (3, 3, 64)
     for row, cut in enumerate(net.document_tokens(pairs)):  # four words of the title, and the passage
-        assert segment.keys.keys(row) == pytest.approx(net.keys(cut.ids), abs=1 / 254)
+        assert segment.keys.keys(row) == pytest.approx(net.keys(cut.ids), abs=1 / 250)
     assert segment.keys.lengths(np.arange(3)).tolist() == [4 + 6, 4 + 3, 2]
 
 
@@ -301,13 +302,13 @@ def test_what_reads_in_context_has_no_part_in_cutting(tmp_path: Path):
 
 
 def test_passages_are_read_some_at_a_time_and_progress_counts_them(tmp_path: Path):
-    net, heard = WordOverlapKeysNet(), []
+    net, heard = WordOverlapKeysNet("some at a time"), []
     documents = [Document(id=str(n), text=f"Tide {n}.") for n in range(300)]
     schema = CollectionSchema(language="none", components=("dense", "keys"))
     encoders = Encoders(loading(in_context=net)).of(schema, {})
     arguments = (tmp_path, "one", documents, 0, schema, encoders, Analyzer("none"))
     build_segment(*arguments, progress=lambda done, total: heard.append((done, total)))
-    assert [len(batch) for batch in net.batches] == [128, 128, 44]
+    assert [len(batch) for batch in net.batches] == [len(SAMPLES), 128, 128, 44]
     assert heard == [(300, 600), (428, 600), (556, 600), (600, 600)]
 
 
@@ -320,8 +321,18 @@ def test_keys_say_how_large_they_are_before_they_are_made(tmp_path: Path, caplog
     encoders = Encoders(loading(in_context=Failing())).of(schema, {})
     with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="no keys today"):
         build_segment(tmp_path, "one", [CATS], 0, schema, encoders, Analyzer("none"))
-    # two words of three keys of 66 bytes, and where the row begins and ends
-    assert "keys of 1 passages, 2 tokens, take 412 bytes" in caplog.text
+    # two words of three keys of 66 bytes; where the row begins and ends, and its centre's number; the centre
+    assert "keys of 1 passages, 2 tokens, take 1184 bytes" in caplog.text
+
+
+def test_the_centre_of_keys_is_of_the_net_and_made_once():
+    net = WordOverlapKeysNet("centred")
+    centre = key_centre(net)
+    everything = [number for cut in net.document_tokens(SAMPLES) for number in cut.ids]
+    shares = np.bincount(everything, minlength=64) / len(everything)
+    assert centre == pytest.approx(np.stack([shares] * 3))
+    assert key_centre(net) is centre
+    assert net.batches == [list(SAMPLES)]
 
 
 def test_another_language_model_is_refused():

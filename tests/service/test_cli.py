@@ -342,14 +342,14 @@ def test_index_says_beforehand_how_much_room_keys_take(tmp_path: Path, monkeypat
     schema = json.dumps({"components": ["bm25", "keys"]})
     result = winnow("index", source, "-c", "c", "--data-dir", data, "--schema", schema)
     said = " ".join(result.stderr.split())
-    # every second document is looked at: four words, each with three keys of 64 codes and a scale, 8 a row
-    assert "Keys of 300 documents will take about 240.0 kB, by 150 of them: 4 tokens a passage" in said
+    # every second document is looked at: four words, each with three keys of 64 codes and a scale, 12 a row
+    assert "Keys of 300 documents will take about 242.8 kB, by 150 of them: 4 tokens a passage" in said
     assert said.index("Keys of 300") < said.index("300 documents are in collection")
     (keys,) = collection_path(data, "c").glob("segments/*/keys.bin")
-    assert keys.stat().st_size == pytest.approx(240_000, rel=0.01)
+    assert keys.stat().st_size == pytest.approx(242_000, rel=0.01)
     table = succeeded(winnow("inspect", "--data-dir", data))
     assert "keys" in table
-    assert "240." in table
+    assert "242." in table
 
     monkeypatch.setattr("service.commands.local.loader_here", lambda cache: _another)
     assert "another version of" in winnow("index", source, "-c", "c", "--data-dir", data).stderr

@@ -63,7 +63,8 @@ def _use_keys(path):
     vectors, weights, rows = np.ones((2, 2), np.float32), np.ones(2, np.float32), np.arange(2)
     vectors.setflags(write=False)
     asked = key_rows(vectors, rows, weights)
-    write_keys(path / "k", [1, 0], [np.ones((1, 2, 2), np.float32), np.ones((0, 2, 2), np.float32)], 2, 2)
+    passages = [np.ones((1, 2, 2), np.float32), np.ones((0, 2, 2), np.float32)]
+    write_keys(path / "k", [1, 0], passages, np.zeros((2, 2), np.float32))
     merge_keys(path / "km", [(Keys(path / "k"), np.array([True, False]))])
     for keys in (Keys(path / "k"), Keys(path / "km")):
         combine(*keys.partials(asked, rows[: keys.rows], reference_products), asked.weights)

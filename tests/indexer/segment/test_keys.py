@@ -18,8 +18,9 @@ def passages(lengths, kv_heads=2, dim=16, seed=0):
     return [rng.standard_normal((t, kv_heads, dim)).astype(np.float32) for t in lengths]
 
 
-def stored(path, rows, kv_heads=2, dim=16):
-    write_keys(path, [len(row) for row in rows], rows, kv_heads, dim)
+def stored(path, rows, kv_heads=2, dim=16, centre=0):
+    around = np.full((kv_heads, dim), centre, np.float32)
+    write_keys(path, [len(row) for row in rows], rows, around)
     return Keys(path)
 
 
@@ -94,8 +95,8 @@ def test_counts_and_sizes_are_what_was_written(tmp_path):
     keys = stored(tmp_path / "k", passages([3, 0, 2], 3, 64), 3, 64)
     assert (keys.rows, keys.tokens, keys.kv_heads, keys.head_dim) == (3, 5, 3, 64)
     assert keys.lengths(np.array([2, 0, 1])).tolist() == [2, 3, 0]
-    # a code a dimension and two bytes of scale, for each of three heads; where rows begin
-    assert keys.bytes == bytes_of(5, 3, 3, 64) == 5 * 3 * (64 + 2) + 4 * 8
+    # a code a dimension and two bytes of scale, for each of three heads; where rows begin; the centre of each
+    assert keys.bytes == bytes_of(5, 3, 3, 64) == 5 * 3 * (64 + 2) + 4 * 8 + 3 * 4 + 3 * 64 * 4
     large = bytes_of(100_000, 1000, 3, 64)
     assert large <= 0.53 * 100_000 * 3 * 64 * 2
 
@@ -116,6 +117,38 @@ def test_keys_come_back_within_half_a_step(tmp_path_factory, lengths, seed, size
     for row, wanted in enumerate(rows):
         step = np.abs(wanted).max(axis=2, keepdims=True, initial=0) / 127
         assert (np.abs(keys.keys(row) - wanted) <= 0.504 * step).all()  # scales are up to 2**-7 too large
+
+
+def test_a_centre_makes_steps_finer_and_changes_nothing_else(tmp_path):
+    rows = [row + 8 for row in passages([5, 7])]
+    plain, centred = stored(tmp_path / "p", rows), stored(tmp_path / "c", rows, centre=8)
+    off = [np.abs(keys.keys(1) - rows[1]).mean() for keys in (plain, centred)]
+    assert off[1] < off[0] / 3
+    vectors, heads, weights = question(6)
+    asked = key_rows(vectors, heads, weights)
+    wanted = shares(centred, vectors, heads, weights)
+    assert scores(asked, (centred, [0, 1])) == pytest.approx(wanted, abs=1e-3)
+    found = centred.attention(asked, 1, products)
+    assert found == pytest.approx(plain.attention(asked, 1, products), abs=0.3)
+    assert found.sum() == pytest.approx(weights.sum(), abs=1e-4)
+
+
+def test_rows_of_different_centres_are_candidates_of_one_question(tmp_path):
+    rows = passages([5, 7, 2])
+    parts = [stored(tmp_path / str(i), rows[i : i + 1], centre=i - 1) for i in range(3)]
+    asked = key_rows(*question(6))
+    apart = scores(asked, *((part, [0]) for part in parts))
+    whole = stored(tmp_path / "w", rows)
+    assert apart == pytest.approx(scores(asked, (whole, range(3))), abs=0.05)
+    everything = np.ones(1, np.bool_)
+    merge_keys(tmp_path / "m", [(part, everything) for part in (*parts, parts[1])])
+    merged = Keys(tmp_path / "m")
+    assert merged.centres[:, 0, 0].tolist() == [-1, 0, 1]
+    assert merged.centre_of_row.tolist() == [0, 1, 2, 1]
+    assert scores(asked, (merged, range(3))).tolist() == apart.tolist()
+    merge_keys(tmp_path / "again", [(merged, np.array([False, True, True, False])), (parts[1], everything)])
+    again = Keys(tmp_path / "again")
+    assert scores(asked, (parts[0], [0]), (again, [2, 1])).tolist() == apart.tolist()
 
 
 def test_components_that_are_whole_steps_are_exact():
@@ -214,7 +247,7 @@ def test_keys_of_other_shapes_are_not_merged(tmp_path, kv_heads, dim):
 )
 def test_keys_that_do_not_fit_are_refused(tmp_path, lengths, rows, message):
     with pytest.raises(ValueError, match=message):
-        write_keys(tmp_path / "k", lengths, rows, 2, 16)
+        write_keys(tmp_path / "k", lengths, rows, np.zeros((2, 16), np.float32))
 
 
 def test_a_question_that_does_not_fit_is_refused(tmp_path):
