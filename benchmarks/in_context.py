@@ -1,4 +1,5 @@
-"""Reading candidates in context, in blocks and from what was read before, against a forward of the whole prompt.
+"""Reading candidates in context, in blocks and from what was read before, against a forward of the whole
+prompt.
 
     python -m benchmarks.in_context [--documents 10 50 100] [--dtype bfloat16 float32] [--dense 100]
                                     [--threads 1] [--tokens 100] [--layers 9 18] [--rounds 3]
@@ -8,8 +9,8 @@ forward of transformers itself over all tokens (SDPA, the same number format and
 token only); beyond `--dense` documents, where it takes minutes, it is a fit a·n + b·n² to those that were
 measured, and stands with a "~". `blocks` reads all documents, to the last layer or to l*; `cached` asks over
 keys and values in memory (`int8`: in the pages of the service's cache); `keys` asks without documents and
-meets stored 8-bit keys of l*. Each figure is the least of `--rounds` runs in milliseconds; all that is divided
-was measured in this process.
+meets stored 8-bit keys of l*. Each figure is the least of `--rounds` runs in milliseconds; all that is
+divided was measured in this process.
 """
 
 import argparse

@@ -39,8 +39,9 @@ from models.in_context.items import (
 )
 from models.in_context.layout import Layout
 from models.in_context.opened import Opened, load_model, opened
-from models.in_context.read_out import Drop, Reading, ReadOut
+from models.in_context.read_out import Drop, Icr, Reading, ReadOut
 from models.in_context.states import Joined, Source, States
+from models.in_context.survey import AloneSurveyed, Surveyed, by_head
 from models.packing import pack
 from models.precision import DType
 
@@ -174,6 +175,34 @@ class InContextNet:
         with torch.inference_mode():
             mass = self._flat(prompt.instruction, prompt, prompt.question.block, attend, positions)
             return self._reading(mass, prompt)
+
+    def survey(self, query: str, documents: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """What each head gives to each document, calibrated: float32 [2, layers, heads, documents].
+
+        First as in mode `cached`, then as in mode `keys`; of the layers up to l*. See
+        `models.in_context.survey`.
+        """
+        question = self.layout.question(query, "cached", Icr())
+        lengths = [len(block.ids) for block in question.blocks()]
+        rows = [question.rows(block) for block in question.blocks()]
+        with torch.inference_mode():
+            states = [each.states() for each in self._decoder.read(documents, self._before, self.layer)]
+            asked = Surveyed(lengths, rows, self._plan(Icr()), self._before, Joined(states))
+            self._questions(question.blocks(), self._before, Asker([asked], self.layer))
+            alone = AloneSurveyed(lengths, self._before, self.layer)
+            self._questions(question.blocks(), self._before, alone)
+            met = []
+            for layer, queries in enumerate(alone.found):
+                keys = torch.cat([each.keys[layer] for each in states], dim=1)
+                own, free = (
+                    by_head(each[:, places], keys, [len(ids) for ids in documents], 1.0)
+                    for each, places in zip(queries, rows, strict=True)
+                )
+                met.append(own - free)
+            found: NDArray[np.float32] = (
+                torch.stack([torch.stack(asked.found), torch.stack(met)]).float().cpu().numpy()
+            )
+        return found
 
     def forward(self, items: Sequence[Item]) -> NDArray[np.object_]:
         """What a batcher runs: object [items], of each what its class says."""
