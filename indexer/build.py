@@ -271,12 +271,16 @@ def _write_keys(
 ) -> None:
     """Write keys, of which is known beforehand how many they will be: reading passages takes minutes."""
     lengths = key_lengths(pairs, encoder)
-    size = key_bytes(lengths, encoder)
     logger.info(
-        "%s: keys of %d passages, %d tokens, take %d bytes", path.name, len(pairs), sum(lengths), size
+        "%s: keys of %d passages (of which %d are longer than is read), %d tokens, take %d bytes",
+        path.name,
+        len(pairs),
+        lengths.cut,
+        sum(lengths.tokens),
+        key_bytes(lengths, encoder),
     )
     rows = key_rows_of(pairs, encoder, report)
-    write_keys(path / KEYS, lengths, rows, key_centre(encoder))
+    write_keys(path / KEYS, lengths.tokens, rows, key_centre(encoder))
 
 
 def _worthy(path: Path, texts: Sequence[str], schema: CollectionSchema, scorer: Scorer | None) -> Mask:

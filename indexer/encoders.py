@@ -138,6 +138,11 @@ class CutDocument(Protocol):
         """The tokens."""
         ...
 
+    @property
+    def lost(self) -> int:
+        """How many more there were."""
+        ...
+
 
 class Scorer(Loaded, Protocol):
     """What the indexer asks of the scorers in `models.quality`."""

@@ -7,6 +7,7 @@ as they come, since those of one batch of documents in float32 would be gigabyte
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,9 +52,17 @@ SAMPLES: tuple[Pair, ...] = (
 _CENTRES: dict[str, NDArray[np.float32]] = {}  # by fingerprint of the net
 
 
-def key_lengths(passages: Sequence[Pair], encoder: KeysEncoder) -> list[int]:
-    """How many tokens of each passage are read. No net runs for it."""
-    return [len(cut.ids) for some in _blocks(passages) for cut in encoder.document_tokens(some)]
+class Lengths(NamedTuple):
+    """How many tokens of each passage are read, and how many passages are longer than that."""
+
+    tokens: list[int]
+    cut: int
+
+
+def key_lengths(passages: Sequence[Pair], encoder: KeysEncoder) -> Lengths:
+    """Count tokens. No net runs for it."""
+    cuts = [cut for some in _blocks(passages) for cut in encoder.document_tokens(some)]
+    return Lengths([len(cut.ids) for cut in cuts], sum(cut.lost > 0 for cut in cuts))
 
 
 def key_centre(encoder: KeysEncoder) -> NDArray[np.float32]:
@@ -69,9 +78,9 @@ def key_centre(encoder: KeysEncoder) -> NDArray[np.float32]:
     return _CENTRES[encoder.fingerprint]
 
 
-def key_bytes(lengths: Sequence[int], encoder: KeysEncoder) -> int:
-    """How much the keys of passages of so many tokens take in a segment."""
-    return bytes_of(sum(lengths), len(lengths), encoder.kv_heads, encoder.head_dim)
+def key_bytes(lengths: Lengths, encoder: KeysEncoder) -> int:
+    """How much the keys of passages take in a segment."""
+    return bytes_of(sum(lengths.tokens), len(lengths.tokens), encoder.kv_heads, encoder.head_dim)
 
 
 def key_rows_of(

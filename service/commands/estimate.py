@@ -35,11 +35,15 @@ def announce_keys(directory: Path, source: Path, total: int, load: Load) -> None
     assert net is not None, "keys need a language model"
     lengths = key_lengths(Passages.of(sample, manifest.schema_, encoders.encoders()).pairs(), net)
     size = key_bytes(lengths, net) * total / max(1, len(sample))
-    stderr().print(
+    passages = len(lengths.tokens)
+    said = (
         f"Keys of {total} documents will take about {readable_bytes(size)}, by {len(sample)} of them: "
-        f"{sum(lengths) / max(1, len(lengths)):.0f} tokens a passage, "
-        f"{len(lengths) / max(1, len(sample)):.1f} passages a document."
+        f"{sum(lengths.tokens) / max(1, passages):.0f} tokens a passage, "
+        f"{passages / max(1, len(sample)):.1f} passages a document."
     )
+    if lengths.cut:
+        said += f" {lengths.cut} of {passages} passages are longer than the model is given to read."
+    stderr().print(said, soft_wrap=True)
 
 
 def _sample(source: Path, total: int) -> Iterator[Document]:

@@ -317,12 +317,15 @@ def test_keys_say_how_large_they_are_before_they_are_made(tmp_path: Path, caplog
         def encode_keys(self, documents, *, progress=None):
             raise RuntimeError("no keys today")
 
+    long = Document(id="l", text="word " * 17)
     schema = CollectionSchema(language="none", components=("bm25", "keys"))
     encoders = Encoders(loading(in_context=Failing())).of(schema, {})
     with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="no keys today"):
-        build_segment(tmp_path, "one", [CATS], 0, schema, encoders, Analyzer("none"))
-    # two words of three keys of 66 bytes; where the row begins and ends, and its centre's number; the centre
-    assert "keys of 1 passages, 2 tokens, take 1184 bytes" in caplog.text
+        build_segment(tmp_path, "one", [CATS, long], 0, schema, encoders, Analyzer("none"))
+    # 2 and 16 words of three keys of 66 bytes; where rows begin and end, their centre's number; the centre
+    assert (
+        "keys of 2 passages (of which 1 are longer than is read), 18 tokens, take 4364 bytes" in caplog.text
+    )
 
 
 def test_the_centre_of_keys_is_of_the_net_and_made_once():

@@ -344,12 +344,17 @@ def test_index_says_beforehand_how_much_room_keys_take(tmp_path: Path, monkeypat
     said = " ".join(result.stderr.split())
     # every second document is looked at: four words, each with three keys of 64 codes and a scale, 12 a row
     assert "Keys of 300 documents will take about 242.8 kB, by 150 of them: 4 tokens a passage" in said
+    assert "longer" not in said
     assert said.index("Keys of 300") < said.index("300 documents are in collection")
     (keys,) = collection_path(data, "c").glob("segments/*/keys.bin")
     assert keys.stat().st_size == pytest.approx(242_000, rel=0.01)
     table = succeeded(winnow("inspect", "--data-dir", data))
     assert "keys" in table
     assert "242." in table
+
+    source.write_text(json.dumps({"id": "long", "text": "tide " * 20}))
+    result = winnow("index", source, "-c", "c", "--data-dir", data)
+    assert "1 of 1 passages are longer than the model is given to read" in result.stderr
 
     monkeypatch.setattr("service.commands.local.loader_here", lambda cache: _another)
     assert "another version of" in winnow("index", source, "-c", "c", "--data-dir", data).stderr

@@ -60,7 +60,7 @@ async def test_a_name_that_is_not_allowed_is_refused(service: Service, name: str
     [
         ({"language": "xx"}, "language"),
         ({"components": []}, "components"),
-        ({"components": ["keys"]}, "components.0"),
+        ({"components": ["magic"]}, "components.0"),
         ({"passage_tokens": "240"}, "passage_tokens"),
         ({"passage_tokens": 1}, "passage_tokens"),
         ({"columns": {"a": "text"}}, "columns.a"),
