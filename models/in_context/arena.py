@@ -39,10 +39,14 @@ FORMATS = (torch.float32, torch.bfloat16)
 
 @dataclass(frozen=True, eq=False)
 class Slab:
-    """Codes int8 [pages, planes, kv_heads, PAGE, head_dim]; scales, bits of bfloat16, [.., PAGE]."""
+    """Codes int8 [pages, planes, kv_heads, PAGE, head_dim]; scales, bits of bfloat16, [.., PAGE].
+
+    Centres float32 [planes, kv_heads, head_dim]: what is coded is the difference from them.
+    """
 
     codes: NDArray[np.int8]
     scales: NDArray[np.uint16]
+    centres: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +63,22 @@ class Stretches:
 
 
 class Arena:
-    """Pages for documents of l* + 1 layers of keys and l* = `layers` of values."""
+    """Pages for documents of l* + 1 layers of keys and l* = `layers` of values.
 
-    def __init__(self, layers: int, kv_heads: int, head_dim: int, budget_bytes: int) -> None:
+    Vectors are coded as differences from those of `typical`, some text's states, on average, so that 8 bits
+    are not spent on what all have in common. Its first token is left out: it is unlike all others.
+    """
+
+    def __init__(
+        self, layers: int, kv_heads: int, head_dim: int, budget_bytes: int, typical: States | None = None
+    ) -> None:
         self.page_bytes = (2 * layers + 1) * kv_heads * PAGE * (head_dim + 2)
         self._shape = (2 * layers + 1, kv_heads, PAGE, head_dim)
         self._slab_pages = max(1, SLAB_BYTES // self.page_bytes)
         self._ungrown = budget_bytes // self.page_bytes
+        self._centres = np.zeros((2 * layers + 1, kv_heads, head_dim), np.float32)
+        if typical is not None:
+            self._centres[::2], self._centres[1::2] = _average(typical.keys), _average(typical.values)
         self._slabs: list[Slab] = []
         self._free: list[int] = []
 
@@ -96,7 +109,7 @@ class Arena:
         """Fill pages that were taken for a document; whether all its states are finite."""
         finite = True
         for part in self.stretches([pages], [states.tokens], [0]):
-            places = (part.slab.codes, part.slab.scales, part.pages, part.begins, part.counts)
+            places = (self._centres, part.slab.codes, part.slab.scales, part.pages, part.begins, part.counts)
             finite &= encode(_bits(states.keys), 0, *places)
             finite &= encode(_bits(states.values), 1, *places)
         return finite
@@ -120,7 +133,7 @@ class Arena:
     def _grow(self) -> None:
         pages, first = min(self._slab_pages, self._ungrown), len(self._slabs) * self._slab_pages
         shape = (pages, *self._shape)
-        self._slabs.append(Slab(np.empty(shape, np.int8), np.empty(shape[:-1], np.uint16)))
+        self._slabs.append(Slab(np.empty(shape, np.int8), np.empty(shape[:-1], np.uint16), self._centres))
         self._ungrown -= pages
         self._free.extend(range(first + pages - 1, first - 1, -1))
 
@@ -144,10 +157,17 @@ def read(parts: Sequence[Stretches], plane: int, out: Tensor) -> None:
     heads, tokens, dim = target.shape
     flat = _numpy(target.as_strided(((heads - 1) * target.stride(0) + tokens * dim,), (1,)))
     for part in parts:
-        places = (part.pages, part.begins, part.counts)
-        decode(part.slab.codes, part.slab.scales, plane, *places, flat, target.stride(0))
+        slab, places = part.slab, (part.pages, part.begins, part.counts)
+        decode(slab.centres, slab.codes, slab.scales, plane, *places, flat, target.stride(0))
     if not direct:
         out.copy_(target)
+
+
+def _average(states: Tensor) -> NDArray[np.float32]:
+    """The mean over tokens, without the first if there are more."""
+    tokens = states[:, :, 1:] if states.shape[2] > 1 else states
+    found: NDArray[np.float32] = tokens.float().mean(2).cpu().numpy()
+    return found
 
 
 def _bits(states: Tensor) -> NDArray[Any]:

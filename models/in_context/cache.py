@@ -67,15 +67,25 @@ class KVCache:
     """Documents by key, in memory of `budget_bytes` at most; any method from any thread.
 
     `layers` is l*, so a document has layers + 1 of keys and layers of values; `dtype` the net's, which
-    states have to have.
+    states have to have. `typical`, the states of some text, the instruction for one, makes codes more exact:
+    keys of different tokens have much in common. (SmolLM2-135M, l* = 18, 40 texts of cranfield, 10 questions:
+    error of keys half as large, Kendall's tau with scores of exact states .985 instead of .972.)
     """
 
     def __init__(
-        self, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, budget_bytes: int
+        self,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        budget_bytes: int,
+        typical: States | None = None,
     ) -> None:
         self.layers, self.kv_heads, self.head_dim = layers, kv_heads, head_dim
         self.dtype, self.budget_bytes = dtype, budget_bytes
-        self._arena = Arena(layers, kv_heads, head_dim, budget_bytes)
+        if typical is not None:
+            self._check(typical)
+        self._arena = Arena(layers, kv_heads, head_dim, budget_bytes, typical)
         self._lock = threading.Lock()
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()  # the most recent last
         self._left: deque[Sequence[Entry]] = deque()  # by sources that are gone

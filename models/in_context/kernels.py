@@ -1,8 +1,9 @@
 """Keys and values as 8-bit codes: compiled, serial, without the GIL.
 
-A vector is stored as int8 codes and one scale, whose upper 16 bits are kept: a bfloat16. It is rounded up
-before the codes are made of it, so rounding costs no code its range and no component more than half a scale.
-numba knows no bfloat16, so numbers come and go as their bits, in uint16 or, of float32, uint32 and float32.
+A vector is stored as its difference from a centre: int8 codes and one scale, whose upper 16 bits are kept, a
+bfloat16. It is rounded up before the codes are made of it, so rounding costs no code its range and moves no
+component by more than half a scale. numba knows no bfloat16, so numbers come and go as their bits, in uint16
+or, of float32, uint32 and float32.
 
 Loops over vectors are in functions of many vectors: passing one array to a function that is not inlined costs
 as much as decoding a vector of 64 components.
@@ -58,6 +59,7 @@ def _nearest_bfloat16(value: np.float32) -> np.uint16:
 def encode(
     bits: NDArray[Any],
     first: int,
+    centres: NDArray[np.float32],
     codes: NDArray[np.int8],
     scales: NDArray[np.uint16],
     pages: NDArray[np.int64],
@@ -66,29 +68,33 @@ def encode(
 ) -> bool:
     """Write one document's vectors into pages, every second plane from `first`; whether all are finite.
 
-    `bits`, uint16 or uint32 [planes, heads, tokens, dim], are those of bfloat16 or float32. `codes` is
-    [pages, planes, heads, tokens of a page, dim], and `scales` the same without dim. Page `pages[i]` gets
-    `counts[i]` tokens from the document's `begins[i]`.
+    `bits`, uint16 or uint32 [planes, heads, tokens, dim], are those of bfloat16 or float32; `centres` is
+    [planes, heads, dim] of the pages' planes. `codes` is [pages, planes, heads, tokens of a page, dim], and
+    `scales` the same without dim. Page `pages[i]` gets `counts[i]` tokens from the document's `begins[i]`.
     """
-    dim, finite = bits.shape[3], True
+    finite = True
     for plane in range(bits.shape[0]):
         for head in range(bits.shape[1]):
             vectors = bits[plane, head]
             for i in range(len(pages)):
                 place, begin, end = 2 * plane + first, begins[i], begins[i] + counts[i]
                 out, out_scales = codes[pages[i], place, head], scales[pages[i], place, head]
-                finite &= _encode(vectors[begin:end].reshape(-1), dim, out, out_scales)
+                flat = vectors[begin:end].reshape(-1)
+                finite &= _encode(flat, centres[place, head], out, out_scales)
     return finite
 
 
 @njit(nogil=True, cache=True)
-def _encode(bits: NDArray[Any], dim: int, codes: NDArray[np.int8], scales: NDArray[np.uint16]) -> bool:
+def _encode(
+    bits: NDArray[Any], centre: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.uint16]
+) -> bool:
     """Fill the first of `codes`, int8 [tokens, dim], and `scales`; whether the vectors are finite."""
-    finite = True
+    dim, finite = len(centre), True
     for token in range(len(bits) // dim):
         vector, out, largest = bits[token * dim : (token + 1) * dim], codes[token], np.uint32(0)
         for i in range(dim):
-            largest = max(largest, np.uint32(_float32_bits(vector[i]) & ABSOLUTE))  # type: ignore[no-untyped-call]
+            value = np.uint32(_float32_bits(vector[i])).view(np.float32) - centre[i]  # type: ignore[no-untyped-call]
+            largest = max(largest, np.uint32(np.float32(value).view(np.uint32) & ABSOLUTE))
         if largest >= INFINITE:
             finite, largest = False, np.uint32(0)
         step = np.float32(np.uint32(largest).view(np.float32) / LARGEST).view(np.uint32)
@@ -97,13 +103,14 @@ def _encode(bits: NDArray[Any], dim: int, codes: NDArray[np.int8], scales: NDArr
         if scale == 0:
             scale = np.float32(np.inf)  # of what is too small for a scale nothing is left
         for i in range(dim):
-            value = np.uint32(_float32_bits(vector[i])).view(np.float32)  # type: ignore[no-untyped-call]
+            value = np.uint32(_float32_bits(vector[i])).view(np.float32) - centre[i]  # type: ignore[no-untyped-call]
             out[i] = np.int8(np.rint(value / scale))
     return finite
 
 
 @njit(nogil=True, cache=True)
 def decode(
+    centres: NDArray[np.float32],
     codes: NDArray[np.int8],
     scales: NDArray[np.uint16],
     plane: int,
@@ -123,17 +130,20 @@ def decode(
         for head in range(heads):
             at = head * stride + begins[i] * dim
             page, of_page = codes[pages[i], plane, head, :count], scales[pages[i], plane, head]
-            _decode(page, of_page, out[at : at + count * dim])
+            _decode(centres[plane, head], page, of_page, out[at : at + count * dim])
 
 
 @njit(nogil=True, cache=True)
-def _decode(codes: NDArray[np.int8], scales: NDArray[np.uint16], out: NDArray[Any]) -> None:
+def _decode(
+    centre: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.uint16], out: NDArray[Any]
+) -> None:
     dim = codes.shape[1]
     for token in range(len(codes)):
         scale = np.uint32(np.uint32(scales[token]) << HIGH).view(np.float32)
         vector, target = codes[token], out[token * dim : (token + 1) * dim]
         for i in range(dim):
-            target[i] = _in_format(np.float32(vector[i]) * scale, target[i])  # type: ignore[no-untyped-call]
+            value = np.float32(np.float32(vector[i]) * scale + centre[i])
+            target[i] = _in_format(value, target[i])  # type: ignore[no-untyped-call]
 
 
 ENTRIES = (encode, decode)
@@ -148,7 +158,7 @@ def compiled_signatures() -> int:
 def warm() -> None:
     """Compile, or load from the cache, every entry for both number formats."""
     codes, scales = np.zeros((1, 2, 1, 1, 1), np.int8), np.zeros((1, 2, 1, 1), np.uint16)
-    page, count = np.zeros(1, np.int64), np.ones(1, np.int64)
+    page, count, centres = np.zeros(1, np.int64), np.ones(1, np.int64), np.zeros((2, 1, 1), np.float32)
     for bits, out in ((np.uint16, np.uint16), (np.uint32, np.float32)):
-        encode(np.zeros((1, 1, 1, 1), bits), 0, codes, scales, page, page, count)
-        decode(codes, scales, 0, page, page, count, np.zeros(1, out), 1)
+        encode(np.zeros((1, 1, 1, 1), bits), 0, centres, codes, scales, page, page, count)
+        decode(centres, codes, scales, 0, page, page, count, np.zeros(1, out), 1)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from models.in_context import arena
 from models.in_context.arena import PAGE
 from models.in_context.cache import Entry, KVCache, document_key
+from models.in_context.net import InContextNet
 from models.in_context.states import Joined, States
+from tests.nets import tiny_causal
 
 LAYERS, HEADS, DIM = 2, 2, 4
 PAGE_BYTES = 5 * HEADS * PAGE * (DIM + 2)  # 3 planes of keys and 2 of values; 2 bytes are the scale
@@ -61,6 +63,13 @@ def same(one, other):
     return torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)
 
 
+def error(states, found):
+    """The mean error of keys and of values."""
+    return [
+        float((a - b).abs().mean()) for a, b in ((states.keys, found.keys), (states.values, found.values))
+    ]
+
+
 def kept(cache):
     """Which of the keys a, b, … are there; as nobody used them."""
     return "".join(key for key in "abcdefgh" if cache._entries.get(key.encode()) is not None)
@@ -94,6 +103,19 @@ def test_other_numbers_come_back_within_half_a_step(dtype):
         bound = share * exact.float().abs().amax(-1, keepdim=True)
         assert ((ours.float() - exact.float()).abs() <= bound).all()
         assert not torch.equal(ours, exact)
+
+
+def test_what_all_tokens_have_in_common_takes_no_bits():
+    common, states, typical = noise(1, 2), noise(40), noise(30, 1)
+    for some in (states, typical):
+        some.keys.add_(30 * common.keys)
+        some.values.add_(10 * common.values)
+    typical.keys[:, :, 0] = 1000  # a first token like no other
+    plain, better = cache(), KVCache(LAYERS, HEADS, DIM, torch.float32, 1 << 20, typical)
+    without = error(states, read(plain.documents([plain.put(b"a", states)])))
+    found = error(states, read(better.documents([better.put(b"a", states)])))
+    assert found[0] < without[0] / 5
+    assert found[1] < without[1] / 2
 
 
 def test_kept_documents_and_others_in_the_order_given():
@@ -423,3 +445,30 @@ def test_threads_read_what_they_asked_for():
     assert min(stats.hits, stats.evictions) > 0
     assert stats.bytes <= stats.budget_bytes
     assert isinstance(held.put(b"all", whole(12 * PAGE)), Entry)
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    return InContextNet.load(str(tiny_causal(tmp_path_factory.mktemp("net"))), device="cpu", dtype="float32")
+
+
+def test_a_net_ranks_kept_documents_as_those_it_has_just_read(net):
+    texts = ["the cat and the sea", "a moon", "water is water " * 9, "the tide of the moon in the sea"]
+    ids = [cut.ids for cut in net.document_tokens([("", text) for text in texts])]
+    states, question = net.read_documents(ids), net.question("the tide and the moon", "cached")
+    typical = net.read_documents([list(range(40, 60))])[0]
+    held = KVCache(net.layer, net.kv_heads, net.head_dim, net.dtype, 1 << 20, typical)
+    with held.lease() as lease:
+        kept = [
+            lease.put(document_key(net.fingerprint, some), each)
+            for some, each in zip(ids, states, strict=True)
+        ]
+        source, mixed = held.documents(kept), held.documents([kept[0], states[1], kept[2], states[3]])
+    (fresh,) = net.ask([question], [Joined(states)])
+    for each in net.ask([question, question], [source, mixed]):
+        assert each.scores == pytest.approx(fresh.scores, rel=0.1)
+        assert [len(tokens) for tokens in each.tokens] == [len(some) for some in ids]
+    # a document's score goes with it, and they differ by more
+    (other,) = net.ask([question], [source.take([3, 2, 1, 0])])
+    assert other.scores == pytest.approx(fresh.scores[::-1], rel=0.1)
+    assert other.scores != pytest.approx(fresh.scores, rel=0.3)

@@ -12,23 +12,36 @@ FIRST = np.zeros(1, np.int64)
 FORMATS = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 
 
-def encoded(vectors, dtype=torch.float32):
+def around(dim, centre=0):
+    return np.full((1, 1, dim), centre, np.float32)
+
+
+def encoded(vectors, dtype=torch.float32, centre=0):
     """Codes int8 [tokens, dim], float32 scales [tokens], and whether all was finite: one head, one page."""
     given = torch.tensor(np.array(vectors), dtype=dtype)
     bits = given.view(torch.uint16 if dtype == torch.bfloat16 else torch.uint32).numpy()
     codes = np.full((1, 1, 1, *given.shape), 99, np.int8)
     scales = np.full((1, 1, 1, len(given)), 99, np.uint16)
-    fine = encode(bits[None, None], 0, codes, scales, FIRST, FIRST, np.array([len(given)]))
+    fine = encode(
+        bits[None, None],
+        0,
+        around(given.shape[1], centre),
+        codes,
+        scales,
+        FIRST,
+        FIRST,
+        np.array([len(given)]),
+    )
     return codes[0, 0, 0], (scales[0, 0, 0].astype(np.uint32) << 16).view(np.float32), fine
 
 
-def decoded(codes, scales, dtype):
+def decoded(codes, scales, dtype, centre=0):
     """A tensor [tokens, dim] of int8 codes and float32 scales that bfloat16 can hold."""
     out = torch.empty(codes.size, dtype=dtype)
     memory = out.view(torch.uint16).numpy() if dtype == torch.bfloat16 else out.numpy()
     bits = (scales.view(np.uint32) >> 16).astype(np.uint16)
     page = (codes[None, None, None], bits[None, None, None])
-    decode(*page, 0, FIRST, FIRST, np.array([len(codes)]), memory, codes.size)
+    decode(around(codes.shape[1], centre), *page, 0, FIRST, FIRST, np.array([len(codes)]), memory, codes.size)
     return out.reshape(codes.shape)
 
 
@@ -38,6 +51,15 @@ def test_the_largest_component_is_127_steps(dtype):
     assert scales.tolist() == [0.5, 2]
     assert codes.tolist() == [[127, -64, 1, 0], [0, 0, 0, -127]]
     assert fine
+
+
+@FORMATS
+def test_what_is_coded_is_the_difference_from_the_centre(dtype):
+    codes, scales, fine = encoded([[8, 8.5, 7, 39.75], [8, 8, 8, 8]], dtype, centre=8)
+    assert scales.tolist() == [0.25, 0]
+    assert codes.tolist() == [[0, 2, -4, 127], [0] * 4]
+    assert fine
+    assert decoded(codes, scales, dtype, centre=8).tolist() == [[8, 8.5, 7, 39.75], [8] * 4]
 
 
 @FORMATS
