@@ -12,11 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from models.in_context.flat import Attend
+from models.in_context.flex import block_mask, flex_attend
 from models.in_context.read_out import Drop, Reading, mass, wide
+from models.in_context.segments import Segments
 from models.in_context.states import Source, States
 
 NAME = "winnow"
@@ -71,13 +73,13 @@ def causal(t: int, before: int, device: torch.device) -> Tensor:
 
 
 class Reader:
-    """Reads an instruction, or documents over one, and keeps keys and values.
+    """Reads texts, perhaps behind an instruction, and keeps keys and values; of layer `last` only keys are
+    made.
 
-    Documents are rows of a batch, padded behind: a token sees nothing behind itself, so padding changes
-    nothing. Reading begins at layer `first` and ends at `last`, of which only keys are made.
+    How many texts a row of the batch has, and who sees whom, is the subclass's.
     """
 
-    def __init__(self, last: int, before: States | None = None, wanted: Sequence[int] | None = None) -> None:
+    def __init__(self, last: int, before: States | None, wanted: Sequence[int] | None) -> None:
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self._last = last
@@ -92,12 +94,41 @@ class Reader:
             raise Reached
         if layer in self._wanted:
             self.values[layer] = v
-        before = 0
         if self._before is not None:
-            before = self._before.tokens
             k = _behind(self._before.keys[layer], k)
             v = _behind(self._before.values[layer], v)
-        return grouped(q, k, v, causal(q.shape[2], before, q.device), scale)
+        return self._attend(q, k, v, scale)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        raise NotImplementedError
+
+
+class Padded(Reader):
+    """A text a row, padded behind: a token sees nothing behind itself, so padding changes nothing."""
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        return grouped(q, k, v, causal(q.shape[2], k.shape[2] - q.shape[2], q.device), scale)
+
+
+class Ragged(Reader):
+    """All texts in one row, one behind the other, by FlexAttention with a mask made of where they begin."""
+
+    def __init__(
+        self,
+        last: int,
+        before: States | None,
+        wanted: Sequence[int] | None,
+        lengths: Sequence[int],
+        device: str,
+    ) -> None:
+        super().__init__(last, before, wanted)
+        self._instruction = 0 if before is None else before.tokens
+        self._mask = block_mask(Segments.of(self._instruction, lengths, 0), device=device)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        # A mask has as many queries as keys: the instruction has asked already, so nothing asks in its place.
+        rows = pad(q, (0, 0, self._instruction, 0))
+        return flex_attend(rows, k, v, self._mask, scale=scale)[:, :, self._instruction :]
 
 
 class Asker:

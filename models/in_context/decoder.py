@@ -4,33 +4,37 @@ further.
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 from torch.nn import Identity, ModuleList
-from torch.nn.utils.rnn import pad_sequence
 
 from models.in_context.attention import NAME, Pass, Reached, Reader
+from models.in_context.batches import Backend, Texts, backend
 from models.in_context.states import States
 from models.packing import pack
-from models.tokens import padded
-
-BUDGET = 1600
-"""Padded tokens that pass through together: what a core's caches hold. (SmolLM2-135M reads 16 documents of
-100 tokens together in 77 ms each on one core, 32 in 91, one in 97.)
-"""
 
 
+@dataclass(frozen=True, eq=False)
 class Read:
     """One text as far as it was read: keys and values by layer [kv_heads, t, head_dim], and its states [t,
     hidden] if it can be read on from there.
     """
 
-    def __init__(self, reader: Reader, row: int, length: int, hidden: Tensor | None) -> None:
-        self.keys = {layer: each[row, :, :length] for layer, each in reader.keys.items()}
-        self.values = {layer: each[row, :, :length] for layer, each in reader.values.items()}
-        self.hidden = None if hidden is None else hidden[row, :length]
+    keys: Mapping[int, Tensor]
+    values: Mapping[int, Tensor]
+    hidden: Tensor | None
+
+    @classmethod
+    def of(cls, reader: Reader, row: int, tokens: slice, hidden: Tensor | None) -> Self:
+        """Some tokens of a row of a batch."""
+        return cls(
+            {layer: each[row, :, tokens] for layer, each in reader.keys.items()},
+            {layer: each[row, :, tokens] for layer, each in reader.values.items()},
+            None if hidden is None else hidden[row, tokens],
+        )
 
     def states(self) -> States:
         """What is kept of a text that was read to the end."""
@@ -40,9 +44,10 @@ class Read:
 class Decoder:
     """The layers 0 to `layer` of a model whose attention is ours. For one thread at a time."""
 
-    def __init__(self, model: Any, layer: int, device: str) -> None:
+    def __init__(self, model: Any, layer: int, device: str, chosen: Backend | None = None) -> None:
         self.layer = layer
         self.device = device
+        self._backend = chosen or backend(device)
         model.set_attn_implementation(NAME)
         model.layers = model.layers[: layer + 1]
         model.norm = Identity()
@@ -70,7 +75,7 @@ class Decoder:
 
     def read(
         self,
-        texts: Sequence[Sequence[int]] | Sequence[Tensor],
+        texts: Texts,
         before: States | None,
         last: int,
         *,
@@ -84,26 +89,18 @@ class Decoder:
         there. Keys and values are kept of the layers `wanted`.
         """
         found: list[Read | None] = [None] * len(texts)
-        start = 0 if before is None else before.tokens
-        for batch in pack([len(text) for text in texts], BUDGET):
-            reader = Reader(last, before, wanted)
-            entry = self._entry([texts[number] for number in batch], first > 0)
-            (tensor,) = entry.values()
-            positions = torch.arange(start, start + tensor.shape[1], device=self.device)[None]
-            hidden = self.run(entry, positions.expand(len(batch), -1), reader, first, behind)
-            for row, number in enumerate(batch):
-                found[number] = Read(reader, row, len(texts[number]), hidden)
+        for numbers in pack([len(text) for text in texts], self._backend.tokens):
+            some = [texts[number] for number in numbers]
+            batch = self._backend.batch(some, before, last, wanted, self.device)
+            hidden = self.run(batch.entry, batch.positions, batch.reader, first, behind)
+            for number, (row, tokens) in zip(numbers, batch.places, strict=True):
+                found[number] = Read.of(batch.reader, row, tokens, hidden)
         return cast(list[Read], found)
 
     def flat(self, ids: Sequence[int], positions: Tensor, attention: Pass) -> None:
         """One sequence, tokens at `positions` int64 [t], to the end of the pass."""
         entry = {"input_ids": torch.tensor([list(ids)], device=self.device)}
         self.run(entry, positions[None].to(self.device), attention)
-
-    def _entry(self, rows: Sequence[Any], states: bool) -> dict[str, Tensor]:
-        if states:
-            return {"inputs_embeds": pad_sequence(list(rows), batch_first=True)}
-        return {"input_ids": torch.from_numpy(padded(rows, 0)[0]).to(self.device)}
 
     def _section(self, first: int, behind: int) -> Any:
         """Some of the layers as a model of their own, over the same weights."""

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from models.in_context import families
 from models.in_context.attention import Alone, Asked, Asker, Flat, Pass, Plan
-from models.in_context.decoder import BUDGET, Decoder
+from models.in_context.batches import Backend
+from models.in_context.decoder import Decoder
 from models.in_context.flat import Attend, causal_attention
 from models.in_context.growing import Growing
 from models.in_context.items import (
@@ -45,6 +46,9 @@ from models.in_context.survey import AloneSurveyed, Surveyed, by_head
 from models.packing import pack
 from models.precision import DType
 
+TOGETHER = 4096
+"""Tokens of documents between two reports of progress."""
+
 
 class InContextNet:
     """An LLM for reranking on one device. Forwards are for one thread at a time, the rest for any.
@@ -53,7 +57,9 @@ class InContextNet:
     query-free instruction, document text, limits, l*. `max_tokens` bounds a prompt of mode `dense`.
     """
 
-    def __init__(self, found: Opened, model: Any, tokenizer: Any, device: str) -> None:
+    def __init__(
+        self, found: Opened, model: Any, tokenizer: Any, device: str, backend: Backend | None = None
+    ) -> None:
         families.check(model, found.name)
         config, recipe = model.config, found.recipe
         self.name, self.recipe, self.device = found.name, recipe, device
@@ -68,7 +74,7 @@ class InContextNet:
         families.check_span(model, found.name, self.layout.span())
         self.fingerprint = _fingerprint(found, self.layer, self.layout)
         self._resumes = config.model_type in families.RESUMED
-        self._decoder = Decoder(model, self.layer, device)
+        self._decoder = Decoder(model, self.layer, device, backend)
         self._free: dict[ReadOut, KeyQuestion] = {}
         self._plans: dict[ReadOut, Plan] = {}
 
@@ -136,7 +142,7 @@ class InContextNet:
         """`document_keys` of titles and texts; `progress` hears of every few texts how many they are."""
         tokens = [cut.ids for cut in self.document_tokens(documents)]
         found = [np.empty(0, np.float32)] * len(tokens)
-        for batch in pack([len(ids) for ids in tokens], BUDGET):
+        for batch in pack([len(ids) for ids in tokens], TOGETHER):
             for number, keys in zip(batch, self.document_keys([tokens[n] for n in batch]), strict=True):
                 found[number] = keys
             if progress is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from models.in_context.batches import Backend
 from models.in_context.net import InContextNet
 from models.in_context.opened import load_model, opened
 from tests.nets import tiny_causal
@@ -25,6 +26,7 @@ def tiny_net(
     family: str = "llama",
     *,
     double: bool = False,
+    backend: Backend | None = None,
     config: dict[str, Any] | None = None,
     **recipe: Any,
 ) -> InContextNet:
@@ -41,7 +43,7 @@ def tiny_net(
     (directory / "in_context.json").write_text(json.dumps(given))
     found = opened(str(directory), None)
     model, tokenizer = load_model(found, "cpu", "float32")
-    return InContextNet(found, model.double() if double else model, tokenizer, "cpu")
+    return InContextNet(found, model.double() if double else model, tokenizer, "cpu", backend)
 
 
 def tokens(net: InContextNet, documents: list[tuple[str, str]] = DOCUMENTS) -> list[list[int]]:
