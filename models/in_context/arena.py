@@ -3,9 +3,9 @@
 Documents differ in length. In a store with one row a document and a few sizes of rows, a row of one size
 cannot become one of another, so a hundred short documents that go make no room for one long one, and what is
 left free depends on what was there before. Of pages any free ones make a document, and all that is lost is
-the rest of its last page: 12 % at 100 tokens in pages of 16. Pages of 8 lose 4 % of these and take 5 %
-longer to read; pages of 32 lose 28 % and take 12 % less. (100 documents of 100 tokens, 37 planes of 3 heads
-of 64, to bfloat16 by one thread of an AMD EPYC: 16 ms; 0.2 ms to keep one.)
+the rest of its last page: 12 % at 100 tokens in pages of 16. Pages of 8 lose 4 % of these and take 15 %
+longer to read; pages of 32 lose 28 % and take 10 % less. (100 documents of 100 tokens, 37 planes of 3 heads
+of 64, to bfloat16 by one thread of an AMD EPYC: 19 ms of its time; 0.2 ms to keep one.)
 
 A page has all layers of its tokens, a layer's keys beside its values, so what one layer reads of a page lies
 together, 6 kB here. Planes of all pages of a slab behind one another instead took half as long again.
