@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
 
 class Backend(NamedTuple):
-    """Texts as a net takes them, positions int64 [rows, t], their reader, and the row and tokens of each text."""
+    """Makes a batch of texts, what is before them, the layer whose keys are last, and the layers wanted."""
 
     tokens: int
     batch: Callable[[Texts, States | None, int, Sequence[int] | None, str], Batch]
