@@ -72,7 +72,7 @@ class Bench:
         (ids,) = random_ids(1, QUESTION, 1)
         self.question = Question(Block(ids, range(5, 30)), range(38, 40), BlockRank())
         self.instruction = random_ids(1, INSTRUCTION, 2)[0]
-        self.net.__dict__["_before"] = self._instruction()
+        self.net.__dict__["instruction"] = self._instruction()
         self.rounds = rounds
 
     def _instruction(self) -> object:

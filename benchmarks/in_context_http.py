@@ -30,7 +30,22 @@ from service.commands.common import settings_from
 from service.commands.local import ensure_collection, index_documents, loader_here
 
 NAME = "reranking"
-WORDS = "river bank water stone bridge flood spring winter market garden letter doctor engine window".split()
+WORDS = [
+    "river",
+    "bank",
+    "water",
+    "stone",
+    "bridge",
+    "flood",
+    "spring",
+    "winter",
+    "market",
+    "garden",
+    "letter",
+    "doctor",
+    "engine",
+    "window",
+]
 TOKENS = 90
 READ = 100
 

@@ -40,7 +40,9 @@ from models.in_context.items import (
 )
 from models.in_context.layout import Layout
 from models.in_context.opened import Opened, load_model, opened
+from models.in_context.policies import sparse_attention
 from models.in_context.read_out import Drop, Icr, Reading, ReadOut
+from models.in_context.segments import Segments
 from models.in_context.states import Joined, Source, States
 from models.in_context.survey import AloneSurveyed, Surveyed, by_head
 from models.packing import pack
@@ -128,12 +130,12 @@ class InContextNet:
     def read_documents(self, tokens: Sequence[Sequence[int]]) -> list[States]:
         """Keys and values of every document, as they are for any question."""
         with torch.inference_mode():
-            return [each.states() for each in self._decoder.read(tokens, self._before, self.layer)]
+            return [each.states() for each in self._decoder.read(tokens, self.instruction, self.layer)]
 
     def document_keys(self, tokens: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Keys of layer l* of every document: float32 [t, kv_heads, head_dim] each."""
         with torch.inference_mode():
-            read = self._decoder.read(tokens, self._before, self.layer, wanted=[self.layer])
+            read = self._decoder.read(tokens, self.instruction, self.layer, wanted=[self.layer])
             return [each.keys[self.layer].transpose(0, 1).float().cpu().numpy() for each in read]
 
     def encode_keys(
@@ -166,7 +168,7 @@ class InContextNet:
     def ask(self, questions: Sequence[Question], documents: Sequence[Source]) -> list[Reading]:
         """Each question over its own documents, all in one forward."""
         with torch.inference_mode():
-            return self._ask(questions, documents, self._before)
+            return self._ask(questions, documents, self.instruction)
 
     def rank(self, prompts: Sequence[Prompt]) -> list[Reading]:
         """Whole prompts, one after the other."""
@@ -192,11 +194,11 @@ class InContextNet:
         lengths = [len(block.ids) for block in question.blocks()]
         rows = [question.rows(block) for block in question.blocks()]
         with torch.inference_mode():
-            states = [each.states() for each in self._decoder.read(documents, self._before, self.layer)]
-            asked = Surveyed(lengths, rows, self._plan(Icr()), self._before, Joined(states))
-            self._questions(question.blocks(), self._before, Asker([asked], self.layer))
-            alone = AloneSurveyed(lengths, self._before, self.layer)
-            self._questions(question.blocks(), self._before, alone)
+            states = [each.states() for each in self._decoder.read(documents, self.instruction, self.layer)]
+            asked = Surveyed(lengths, rows, self._plan(Icr()), self.instruction, Joined(states))
+            self._questions(question.blocks(), self.instruction, Asker([asked], self.layer))
+            alone = AloneSurveyed(lengths, self.instruction, self.layer)
+            self._questions(question.blocks(), self.instruction, alone)
             met = []
             for layer, queries in enumerate(alone.found):
                 keys = torch.cat([each.keys[layer] for each in states], dim=1)
@@ -252,8 +254,8 @@ class InContextNet:
         return self._plans[read]
 
     @cached_property
-    def _before(self) -> States:
-        """The query-free instruction, read."""
+    def instruction(self) -> States:
+        """The query-free instruction, read; documents' states are like its own, more or less."""
         return self._instruct(self.layout.instruction().ids)
 
     def _instruct(self, ids: Sequence[int]) -> States:
@@ -285,8 +287,8 @@ class InContextNet:
         self._decoder.flat(list(chain.from_iterable(block.ids for block in blocks)), positions, attention)
 
     def _vectors(self, blocks: Sequence[Block], questions: Sequence[Question]) -> list[KeyQuestion]:
-        alone = Alone([len(block.ids) for block in blocks], self._before, self.layer)
-        self._questions(blocks, self._before, alone)
+        alone = Alone([len(block.ids) for block in blocks], self.instruction, self.layer)
+        self._questions(blocks, self.instruction, alone)
         return [
             self._key_question(queries[:, question.rows(block)], question.read.at(self.layer))
             for queries, block, question in zip(alone.queries, blocks, questions, strict=True)
@@ -323,14 +325,18 @@ class InContextNet:
 
     def _dense(self, prompt: Prompt) -> Reading:
         """The prompt as any decoder reads it; once more for a question without content, if that is wanted."""
-        positions = torch.arange(self.max_tokens)
         question = prompt.question
-        mass = self._flat(prompt.instruction, prompt, question.block, causal_attention, positions)
+        mass = self._causal(prompt.instruction, prompt, question.block)
         if prompt.free_instruction is not None and question.free is not None:
-            mass = mass - self._flat(
-                prompt.free_instruction, prompt, question.free, causal_attention, positions
-            )
+            mass = mass - self._causal(prompt.free_instruction, prompt, question.free)
         return self._reading(mass, prompt)
+
+    def _causal(self, instruction: Sequence[int], prompt: Prompt, block: Block) -> Tensor:
+        lengths = [len(ids) for ids in prompt.documents]
+        segments = Segments.of(len(instruction), lengths, len(block.ids))
+        policy = self.recipe.policy
+        attend = causal_attention if policy is None else sparse_attention(policy, segments)
+        return self._flat(instruction, prompt, block, attend, segments.positions(None))
 
     def _flat(
         self, instruction: Sequence[int], prompt: Prompt, block: Block, attend: Attend, positions: Tensor

@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import (
 from models.in_context.adapter import CONFIG as ADAPTER
 from models.in_context.adapter import read_adapter
 from models.in_context.gguf import as_safetensors, gguf_file, quiet
-from models.in_context.recipe import FILE, Recipe, read_recipe
+from models.in_context.recipe import FILE, Recipe, read_recipe, recipe_of
 from models.load import SAFE, Weights, folder, is_path, resolve, weights_in
 from models.precision import DType, prepared, pretrained
 
@@ -55,7 +55,7 @@ def opened(name: str, cache: Path | None) -> Opened:
         base = _named(recipe.model, place)
         adapter = _named(recipe.adapter, place) if recipe.adapter else None
     else:
-        recipe, base, adapter = Recipe(name), weights_in(place, name, gguf=True), None
+        recipe, base, adapter = recipe_of(name), weights_in(place, name, gguf=True), None
     if (base.path / ADAPTER).is_file() and not (base.path / "config.json").is_file():
         raise ValueError(f"{base.name} is an adapter: name it beside its weights, in a folder with a {FILE}")
     return Opened(name, recipe, base, adapter, _safetensors(base, cache), _fingerprint(base, adapter), cache)

@@ -9,8 +9,8 @@ A new policy is a function of the protocol's shape. What one really keeps `kept_
 """
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -132,6 +132,34 @@ class FlexPrefill:
         kept = fewest(shares, self.mass, self._least)
         kept[:, touched:] |= fewest(columns, self.mass, self._least)[:, None]
         return kept
+
+
+def policy_from_json(value: Any) -> Windows | FlexPrefill:
+    """The policy of a JSON object: its `kind`, `windows` or `flex_prefill`, and fields. ValueError."""
+    kinds: dict[str, type[Windows] | type[FlexPrefill]] = {"windows": Windows, "flex_prefill": FlexPrefill}
+    if not isinstance(value, dict) or value.get("kind") not in kinds:
+        raise ValueError(f"a policy is an object whose kind is one of {', '.join(kinds)}, not {value!r}")
+    kind = kinds[value["kind"]]
+    known = {field.name for field in fields(kind)} - {"block"}
+    given = {name: each for name, each in value.items() if name != "kind"}
+    if unknown := sorted(set(given) - known):
+        raise ValueError(f"the policy {value['kind']} has no {', '.join(unknown)}; it has {', '.join(known)}")
+    for name, each in given.items():
+        if (
+            isinstance(each, bool)
+            or not isinstance(each, int | float)
+            or not math.isfinite(each)
+            or each <= 0
+        ):
+            raise ValueError(f"{name} of the policy {value['kind']} is a number above 0, not {each!r}")
+    return kind(**given)
+
+
+def policy_to_json(policy: Windows | FlexPrefill) -> dict[str, Any]:
+    """The JSON object of a policy."""
+    kind = "windows" if isinstance(policy, Windows) else "flex_prefill"
+    given = {field.name: getattr(policy, field.name) for field in fields(policy) if field.name != "block"}
+    return {"kind": kind, **{name: each for name, each in given.items() if each is not None}}
 
 
 def sparse_attention(policy: Policy, segments: Segments, *, compiled: bool | None = None) -> Attend:

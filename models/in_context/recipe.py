@@ -12,13 +12,18 @@ Every key is explained at `Recipe`; unknown ones are refused.
 
 import json
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from models.in_context.policies import FlexPrefill, Windows, policy_from_json, policy_to_json
 from models.in_context.read_out import BlockRank, ReadOut, read_out_from_json, read_out_to_json
 from models.load import IN_CONTEXT
 
 FILE = IN_CONTEXT
+
+KEPT = Path(__file__).parent / "recipes"
+"""Recipes of weights that are known by name."""
 
 NAMES = ("model", "adapter")
 LIMITS = {"layer": 0, "document_tokens": 8, "title_tokens": 0, "question_tokens": 8, "gap": 1}
@@ -36,6 +41,7 @@ class Recipe:
     question. `gap` is how many positions behind the instruction's end the question begins, whatever the
     documents between have, none of which may reach so far. `chat` wraps the prompt by the tokenizer's chat
     template, if it has one. `read` is where relevance is read (see `models.in_context.read_out`).
+    `policy` is which blocks of attention mode `dense` computes (see `models.in_context.policies`), None all.
     """
 
     model: str
@@ -47,6 +53,7 @@ class Recipe:
     gap: int = 512
     chat: bool = True
     read: ReadOut = field(default_factory=BlockRank)
+    policy: Windows | FlexPrefill | None = None
 
     def __post_init__(self) -> None:
         for name in NAMES:
@@ -83,14 +90,19 @@ def recipe_from_json(value: Any) -> Recipe:
         raise ValueError(f"there is no key {', '.join(unknown)}; there are {', '.join(known)}")
     if "model" not in value:
         raise ValueError("the key model, which names the weights, is missing")
-    read = {"read": read_out_from_json(value["read"])} if "read" in value else {}
-    return Recipe(**{**value, **read})
+    made: dict[str, Any] = {}
+    if "read" in value:
+        made["read"] = read_out_from_json(value["read"])
+    if value.get("policy") is not None:
+        made["policy"] = policy_from_json(value["policy"])
+    return Recipe(**{**value, **made})
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     """The JSON object of a recipe: all its keys."""
     values = {each.name: getattr(recipe, each.name) for each in fields(Recipe)}
-    return {**values, "read": read_out_to_json(recipe.read)}
+    policy = None if recipe.policy is None else policy_to_json(recipe.policy)
+    return {**values, "read": read_out_to_json(recipe.read), "policy": policy}
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -99,3 +111,10 @@ def read_recipe(folder: Path) -> Recipe:
         return recipe_from_json(json.loads((folder / FILE).read_text("utf-8")))
     except (ValueError, TypeError) as error:  # no JSON and no text are ValueErrors too
         raise ValueError(f"{folder / FILE} is no recipe for reranking in context: {error}") from error
+
+
+@cache
+def recipe_of(model: str) -> Recipe:
+    """How weights are read that come without a recipe: as one that is kept here says, or as any other."""
+    kept = (recipe_from_json(json.loads(path.read_text("utf-8"))) for path in sorted(KEPT.glob("*.json")))
+    return next((recipe for recipe in kept if recipe.model == model), Recipe(model))

@@ -48,8 +48,8 @@ def test_reading_on_is_reading_whole(net: InContextNet) -> None:
     documents, question = tokens(net), net.question(QUERY, "cached", drop=Drop(1, 0.4))
     (whole,) = net.ask([question], [Joined(net.read_documents(documents))])
     with torch.inference_mode():
-        read = net._decoder.read(documents, net._before, 2, behind=1)
-        (ours,) = net.ask([question], [Growing(read, 1, 2, partial(net._read_on, net._before))])
+        read = net._decoder.read(documents, net.instruction, 2, behind=1)
+        (ours,) = net.ask([question], [Growing(read, 1, 2, partial(net._read_on, net.instruction))])
     np.testing.assert_allclose(ours.scores, whole.scores, rtol=0, atol=1e-10)
 
 

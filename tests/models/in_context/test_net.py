@@ -1,6 +1,7 @@
 """Reading in blocks gives what one forward of the whole prompt gives under the same mask."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,8 +219,8 @@ def test_reading_only_as_far_as_is_needed_is_reading_all(net: InContextNet) -> N
     question = net.question(QUERY, "cached", drop=drop)
     (whole,) = net.ask([question], [Joined(net.read_documents(documents))])
     with torch.inference_mode():
-        read = net._decoder.read(documents, net._before, 2, behind=1)
-        growing = Growing(read, 1, 2, partial(net._read_on, net._before))
+        read = net._decoder.read(documents, net.instruction, 2, behind=1)
+        growing = Growing(read, 1, 2, partial(net._read_on, net.instruction))
         (ours,) = net.ask([question], [growing])
     np.testing.assert_allclose(ours.scores, whole.scores, rtol=0, atol=tolerance(net))
 
@@ -276,7 +277,7 @@ def test_a_prompt_longer_than_the_context_is_refused(net: InContextNet) -> None:
     net.prompt(QUERY, [[5] * 50] * 100, "query_aware")
 
 
-def test_fingerprint_is_of_what_is_made_of_documents(tmp_path) -> None:
+def test_fingerprint_is_of_what_is_made_of_documents(tmp_path: Path) -> None:
     def fingerprint(name: str, **recipe: object) -> str:
         return tiny_net(tmp_path / name, **recipe).fingerprint
 
@@ -295,3 +296,13 @@ def test_documents_are_never_empty(net: InContextNet) -> None:
     assert cut.ids
     assert net.read_documents([cut.ids])[0].tokens == len(cut.ids)
     assert DOCUMENTS
+
+
+@pytest.mark.parametrize("read", [BlockRank("words"), Icr()], ids=lambda read: read.kind)
+def test_a_policy_that_keeps_everything_is_no_policy(
+    net: InContextNet, read: ReadOut, tmp_path: Path
+) -> None:
+    double = net.dtype == torch.float64
+    kept = tiny_net(tmp_path, double=double, policy={"kind": "flex_prefill", "mass": 1.0})
+    ours, plain = (each.rank([each.prompt(QUERY, tokens(net), "dense", read)])[0] for each in (kept, net))
+    np.testing.assert_allclose(ours.scores, plain.scores, rtol=0, atol=10 * tolerance(net))

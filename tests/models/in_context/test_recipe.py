@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from models.in_context.policies import FlexPrefill, Windows
 from models.in_context.read_out import BlockRank, Heads
-from models.in_context.recipe import Recipe, read_recipe, recipe_from_json, recipe_to_json
+from models.in_context.recipe import KEPT, Recipe, read_recipe, recipe_from_json, recipe_of, recipe_to_json
+from models.load import DEFAULT_IN_CONTEXT
 
 HEADS = {"kind": "heads", "heads": [[11, 3, 1.0], [14, 0, 0.5]], "temperature": 2.0}
 
@@ -34,6 +36,9 @@ def test_the_examples_of_the_module_are_recipes(tmp_path: Path) -> None:
         Recipe("a"),
         Recipe("a", "b", 3, 100, 20, 30, 200, False, Heads(((1, 2, 0.5),))),
         Recipe("a", read=BlockRank(calibrate=True)),
+        Recipe("a", policy=FlexPrefill(mass=0.8)),
+        Recipe("a", policy=Windows(512)),
+        Recipe("a", policy=Windows()),
     ],
 )
 def test_a_recipe_survives_its_json(recipe: Recipe) -> None:
@@ -56,6 +61,10 @@ def test_a_recipe_survives_its_json(recipe: Recipe) -> None:
         ({"document_tokens": 512}, "a question at position 512 would stand inside a document of 512 tokens"),
         ({"chat": "yes"}, "chat is true or false, not 'yes'"),
         ({"temprature": 2}, "there is no key temprature; there are model, adapter, layer"),
+        ({"policy": {"kind": "blast"}}, "one of windows, flex_prefill"),
+        ({"policy": {"kind": "windows", "mass": 0.9}}, "has no mass; it has tokens"),
+        ({"policy": {"kind": "flex_prefill", "mass": "most"}}, "a number above 0"),
+        ({"policy": {"kind": "flex_prefill", "mass": 2.0}}, "at most 1"),
         ({"read": {"kind": "mean"}}, "kind"),
         ({"read": {"kind": "heads", "heads": 3}}, "heads"),
     ],
@@ -74,3 +83,15 @@ def test_a_file_that_is_no_object_with_a_model_is_refused(text: str, said: str, 
     (tmp_path / "in_context.json").write_text(text, "latin-1")
     with pytest.raises(ValueError, match=said):
         read_recipe(tmp_path)
+
+
+def test_known_weights_have_a_recipe_and_others_the_usual_one() -> None:
+    assert recipe_of(DEFAULT_IN_CONTEXT).read.kind == "heads"
+    assert recipe_of("hf:organisation/name") == Recipe("hf:organisation/name")
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.glob("*.json")), ids=lambda path: path.stem)
+def test_a_recipe_that_is_kept_can_be_read_in_every_mode(path: Path) -> None:
+    recipe = recipe_from_json(json.loads(path.read_text()))
+    assert recipe.layer is not None
+    assert recipe.read.at(recipe.layer)
