@@ -23,7 +23,7 @@ from service.embedded import Embedded, command
 from service.engine import Engine
 from service.errors import answer
 from service.guards import ApiKey, BodyGuard, RequestId
-from service.metrics import Measured, Metrics, Sample
+from service.metrics import Measured, Metrics, Sample, kv_cache
 from service.nets import Nets
 from service.routes import collections, documents, evaluate, jobs, probes, search
 from service.settings import Settings
@@ -154,6 +154,8 @@ def _gauges(state: State) -> Iterator[Sample]:
     for batcher in state.nets.batchers():
         queued = batcher.queued_tokens
         yield "winnow_net_queued_tokens", "Tokens that wait for a net.", {"net": batcher.name}, queued
+    for net in state.nets.rerankers():
+        yield from kv_cache(net.net.name, net.cache.stats())
     if state.indexer is not None:
         yield "winnow_indexer_running", "1 while the embedded indexer runs.", {}, float(state.indexer.running)
         yield "winnow_indexer_restarts", "Times it had to be started again.", {}, state.indexer.restarts

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from indexer.filters import Filter, parse
-from indexer.segment.manifest import CollectionSchema, Component
+from indexer.segment.manifest import REORDERING, CollectionSchema, Component
 from service import limits
 from service.errors import ComponentError, InvalidError, LimitError
 from service.metrics import Metrics
@@ -24,7 +24,7 @@ from service.present import present
 from service.schema import SearchRequest, SearchResponse
 from service.settings import Limits, Settings
 from service.snapshot import Part, Snapshot
-from service.stages import AnyStage, Bm25, Dense, FastForward, Fuse, Group, Late, Pipeline, Sparse
+from service.stages import AnyStage, Bm25, Dense, FastForward, Fuse, Group, InContext, Late, Pipeline, Sparse
 from service.types import Mask, Nets, Search
 from service.workers import Workers
 
@@ -42,8 +42,18 @@ NAMED: Mapping[str, Pipeline] = {
     "fast": (_WORDS, Group()),
     "balanced": (_WORDS, _MEANING, Group()),
     "precise": (_WORDS, _MEANING, Late(k=100, weight=0.4, aggregate="max"), Group()),
+    "deep": (
+        _WORDS,
+        _MEANING,
+        InContext(mode="keys", k=500, weight=0.2),
+        InContext(mode="cached", k=100, weight=0.2, budget_ms=2000),
+        InContext(mode="query_aware", k=20, weight=0.2),
+        Group(),
+    ),
 }
-"""Weights and depths were chosen on cosqa, vaswani and time: docs/decisions/0011."""
+"""Weights and depths were chosen on cosqa, vaswani and time: docs/decisions/0011. Those of `deep` are not
+chosen yet.
+"""
 
 
 def named_pipelines(given: Mapping[str, list[dict[str, Any]]]) -> dict[str, Pipeline]:
@@ -123,9 +133,9 @@ class Engine:
 def _default(components: Sequence[Component]) -> str | Pipeline:
     """`balanced` or, without sparse, `hybrid`; else what there is, two retrievers fused in equal parts.
 
-    Never late interaction: it is opted for by naming a pipeline.
+    Never what only reorders: it is opted for by naming a pipeline.
     """
-    retrieving = [each for each in components if each != "late"]
+    retrieving = [each for each in components if each not in REORDERING]
     if {"bm25", "dense"} <= set(retrieving):
         return "balanced" if "sparse" in retrieving else "hybrid"
     if len(retrieving) == 1:
@@ -142,6 +152,14 @@ def needs(stages: Sequence[AnyStage]) -> set[Component]:
     """The components that a pipeline reads, those inside of fusion included."""
     inner = (needs(pipeline) for stage in stages if isinstance(stage, Fuse) for pipeline in stage.inputs)
     return {stage.needs for stage in stages if stage.needs is not None}.union(*inner)
+
+
+def reads_in_context(stages: Sequence[AnyStage]) -> bool:
+    """Whether a pipeline asks a language model, which only one of its modes needs a component for."""
+    return any(
+        isinstance(stage, InContext) or (isinstance(stage, Fuse) and any(map(reads_in_context, stage.inputs)))
+        for stage in stages
+    )
 
 
 def ungrouped(stages: Pipeline) -> Pipeline:

@@ -5,7 +5,8 @@ scraped rather than kept up to date.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -14,6 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.batcher import Dropped, Observer, Priority
 from service.types import Account
+
+if TYPE_CHECKING:  # it brings torch
+    from models.in_context.cache import Stats
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -82,6 +86,18 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
+
+
+def kv_cache(net: str, stats: "Stats") -> Iterator[Sample]:
+    """What a language model keeps of documents that it has read, and how that has served."""
+    labels = {"net": net}
+    yield "winnow_kv_cache_hits", "Documents that were there when they were wanted.", labels, stats.hits
+    yield "winnow_kv_cache_misses", "Documents that were not.", labels, stats.misses
+    yield "winnow_kv_cache_evictions", "Documents that made room for others.", labels, stats.evictions
+    yield "winnow_kv_cache_declined", "Documents for which there was no room.", labels, stats.declined
+    yield "winnow_kv_cache_documents", "Documents that are kept.", labels, stats.documents
+    yield "winnow_kv_cache_bytes", "Memory taken for documents.", labels, stats.bytes
+    yield "winnow_kv_cache_budget_bytes", "Memory that may be taken.", labels, stats.budget_bytes
 
 
 class _Gauges(Collector):

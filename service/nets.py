@@ -8,7 +8,7 @@ quick, and they may have been installed since.
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,17 @@ from models.csr import Csr
 from models.load import WeightsMissing
 from models.roles import Load, Loaded, Role
 from service.batch_queue import Array
-from service.batcher import Batcher, Closed, Net, NetFailed, Overloaded, TooManyTokens
-from service.errors import BusyError, EncoderError
+from service.batcher import Batcher, Net
+from service.errors import EncoderError
 from service.idf import IdfTables
 from service.metrics import Metrics, NetMetrics
+from service.net_errors import as_stage_errors
 from service.settings import Settings
 from service.types import Pieces, QuestionTokens, Terms
 from service.workers import Workers
+
+if TYPE_CHECKING:  # it brings torch
+    from service.in_context import Reranker
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +164,10 @@ class Nets:
         vectors: QuestionTokens = await _encode(running.batcher, query)
         return vectors
 
+    async def reranker(self, name: str, fingerprint: str | None) -> "Reranker":
+        """The language model of this name, which reads in context."""
+        return cast("Reranker", (await self.get("in_context", name, fingerprint)).net)
+
     async def pieces(self, encoder: str, fingerprint: str | None) -> Pieces:
         """How a sparse encoder cuts texts into word pieces. No net runs for it."""
         return cast(SparseEncoder, (await self.get("sparse", encoder, fingerprint)).net).pieces
@@ -206,6 +214,12 @@ class Nets:
             if task.done() and not task.cancelled() and task.exception() is None:
                 yield task.result().batcher
 
+    def rerankers(self) -> Iterator["Reranker"]:
+        """The language models that are loaded."""
+        for (role, _), task in self._tasks.items():
+            if role == "in_context" and task.done() and not task.cancelled() and task.exception() is None:
+                yield cast("Reranker", task.result().net)
+
     async def stop(self) -> None:
         """Stop all batchers."""
         for task in self._tasks.values():
@@ -221,20 +235,41 @@ class Nets:
 
     async def _start(self, role: Role, name: str) -> Running:
         loaded = await asyncio.to_thread(self._load, role, name)
-        net = _for_batches(role, loaded)
+        if role == "in_context":
+            return await self._start_reranker(loaded, name)
+        batcher = self._before(_for_batches(role, loaded), name, self._settings.batch_tokens)
+        await batcher.start()
+        await batcher.encode(["first forwards are slow"], kind="query")
+        return Running(loaded, batcher)
+
+    async def _start_reranker(self, loaded: Loaded, name: str) -> Running:
+        from models.in_context.net import InContextNet  # it brings torch
+        from service.in_context import reranker
+
         settings = self._settings
-        batcher = Batcher(
+        net = reranker(
+            cast(InContextNet, loaded),
+            lambda timed, tokens: self._before(timed, name, tokens),
+            self._workers,
+            settings.in_context_cache_bytes,
+            settings.batch_tokens,
+        )
+        await net.batcher.start()
+        await net.warm()
+        return Running(net, net.batcher)
+
+    def _before(self, net: Net, name: str, tokens: int) -> Batcher:
+        """What stands before a net, with forwards of so many tokens."""
+        settings = self._settings
+        return Batcher(
             net,
             self._workers,
-            budget=settings.batch_tokens,
+            budget=tokens,
             most=settings.batch_texts,
             limit=settings.queued_tokens,
             name=name,
             observer=None if self._metrics is None else NetMetrics(self._metrics, name),
         )
-        await batcher.start()
-        await batcher.encode(["first forwards are slow"], kind="query")
-        return Running(loaded, batcher)
 
     def _failed(self, role: Role, name: str, task: asyncio.Task[Running], error: Exception) -> None:
         if self.errors.get(name) != str(error):
@@ -253,9 +288,5 @@ def _for_batches(role: Role, loaded: Loaded) -> Net:
 
 async def _encode(batcher: Batcher, query: str) -> Any:
     """The row of one question."""
-    try:
+    with as_stage_errors(batcher.name):
         return (await batcher.encode([query], kind="query"))[0]
-    except Overloaded as error:
-        raise BusyError(str(error), retry_after=error.retry_after) from error
-    except (NetFailed, TooManyTokens, Closed) as error:
-        raise EncoderError(f"encoder {batcher.name} failed: {error}") from error

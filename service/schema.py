@@ -24,7 +24,7 @@ from indexer.segment.manifest import COMPONENTS, RETRIEVING, CollectionSchema, C
 from service.errors import Problem
 from service.limits import SCHEMA, Limit, whole_number, whole_numbers
 from service.stages import Pipeline
-from service.types import Account, Match, Term
+from service.types import Account, Attended, Match, Term
 
 Shown = Literal["title", "text", "metadata", "passage"]
 DEFAULT_FIELDS: tuple[Shown, ...] = ("title", "metadata", "passage")
@@ -75,7 +75,8 @@ class SearchRequest(Request):
     highlight: bool = Field(False, description="Show the passages' words that were asked for.")
     explain: bool = Field(
         False,
-        description="Show what each term gave to a bm25 or sparse score, and which tokens met in a late one.",
+        description="Show what each term gave to a bm25 or sparse score, which tokens met in a late one, and "
+        "which carried the attention of an in_context one.",
     )
     group_by: Literal["document", "passage"] = Field(
         "document",
@@ -164,7 +165,8 @@ class Passage(TypedDict):
 
 class Hit(TypedDict):
     """A document, or a passage of one. `scores` has the score of every retriever that found the passage,
-    `explanation` what each term gave to those of bm25 and sparse, most first, and which tokens met in late's.
+    `explanation` what each term gave to those of bm25 and sparse, most first, which tokens met in late's, and
+    by `in_context_…` which carried the attention.
     """
 
     id: str
@@ -175,7 +177,7 @@ class Hit(TypedDict):
     text: NotRequired[str]
     metadata: NotRequired[dict[str, Any]]
     highlights: NotRequired[list[str]]
-    explanation: NotRequired[dict[str, list[Term] | list[Match]]]
+    explanation: NotRequired[dict[str, list[Term] | list[Match] | list[Attended]]]
 
 
 class SearchResponse(TypedDict):
@@ -338,6 +340,7 @@ class LimitsView(TypedDict):
     languages: list[str]
     encoders: list[str]
     sparse_encoders: list[str]
+    in_context_models: list[str]
     idf_tables: list[str]
     scorers: list[str]
     pipelines: dict[str, list[dict[str, Any]]]

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple, NotRequired, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NotRequired, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from service.errors import DeadlineError
 from service.limits import whole_numbers
 from service.snapshot import Snapshot
 from service.workers import Workers
+
+if TYPE_CHECKING:  # it brings torch
+    from service.in_context import Reranker
 
 Seqs = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -42,11 +45,13 @@ Account = TypedDict(
         "out": int,
         "inputs": list[list["Account"]],
         "scored": NotRequired[int],
+        "cut": NotRequired[int],
     },
 )
 Account.__doc__ = (
     "What became of a stage: ran, degraded (on less than was asked) or skipped, and what it cost. `scored`: "
-    "how many of the hits a rescoring stage had to look at."
+    "how many of the hits a rescoring stage had to look at; `cut`: how many of these are longer than the "
+    "model reads."
 )
 
 
@@ -75,6 +80,7 @@ class Counts(TypedDict, total=False):
     """What an account says beyond times and numbers of hits."""
 
     scored: int
+    cut: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,13 @@ class Match(TypedDict):
     similarity: float
 
 
+class Attended(TypedDict):
+    """A token of a passage, and its share of the attention that speaks for the passage."""
+
+    token: str
+    share: float
+
+
 class QuestionTokens(NamedTuple):
     """What a late-interaction encoder makes of a question: float32 [tokens, dim] of unit length and, where it
     is a dense encoder too, the vector that this makes of it.
@@ -133,6 +146,10 @@ class Nets(Protocol):
 
     async def query_tokens(self, encoder: str, fingerprint: str | None, query: str) -> "QuestionTokens":
         """By the late-interaction encoder of this name."""
+        ...
+
+    async def reranker(self, name: str, fingerprint: str | None) -> "Reranker":
+        """The language model of this name, which reads in context."""
         ...
 
     async def pieces(self, encoder: str, fingerprint: str | None) -> Pieces:
@@ -254,6 +271,11 @@ class Stage(BaseModel):
     def needs(self) -> Component | None:
         """The component of the collection that this stage reads; most declare it as a ClassVar."""
         return None
+
+    @property
+    def label(self) -> str:
+        """What this stage's scores and explanations are called: its name, or one of several."""
+        return self.stage
 
     @property
     def floor(self) -> float | None:

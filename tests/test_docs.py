@@ -15,7 +15,7 @@ from service.app import create_app
 from service.cli import app
 from service.engine import NAMED
 from service.settings import Limits, Settings
-from service.stages import AnyStage, Bm25, Dense, FastForward, Fuse, Group, Late, Sparse
+from service.stages import AnyStage, Bm25, Dense, FastForward, Fuse, Group, InContext, Late, Sparse
 from service.types import Hits, Search, Stage
 
 ROOT = Path(__file__).parent.parent
@@ -77,7 +77,9 @@ def test_the_commands_in_the_readme_exist():
 
 def test_the_pipelines_in_the_readme_are_those_of_the_code():
     shown = re.findall(r"^\| `(\w+)` \| `(\(.*\))` \|", read("README.md"), re.MULTILINE)
-    names = {stage.__name__: stage for stage in (Bm25, Dense, FastForward, Fuse, Group, Late, Sparse)}
+    names = {
+        stage.__name__: stage for stage in (Bm25, Dense, FastForward, Fuse, Group, InContext, Late, Sparse)
+    }
     assert {name: eval(code, names) for name, code in shown} == dict(NAMED)
 
 

@@ -106,7 +106,9 @@ def _measure(
 ) -> "tuple[dict[str, Report], dict[str, float]]":
     from service.commands.encoding_cache import cache_home
 
-    named = (schema.get(field, "") for field in ("encoder", "sparse_encoder", "late_encoder"))
+    named = (
+        schema.get(field, "") for field in ("encoder", "sparse_encoder", "late_encoder", "in_context_model")
+    )
     prepare_environment(cache_home(), tuple(named))
 
     from service.commands.trial_run import TrialRun

@@ -36,7 +36,7 @@ from models.roles import Load, Loaded, Role, loader
 from service.commands.common import CommandError, progress_bar, settings_from, stderr
 from service.commands.estimate import announce_keys
 from service.commands.watch import JobState, Watch
-from service.engine import Engine, needs
+from service.engine import Engine, needs, reads_in_context
 from service.errors import EncoderError, ServiceError, as_service_error
 from service.idf import IdfTables
 from service.metrics import Metrics
@@ -115,9 +115,12 @@ async def engine_here(settings: Settings, load: Load) -> AsyncIterator[tuple[Eng
 async def prepare(engine: Engine, nets: Nets, snapshot: Snapshot, request: SearchRequest) -> None:
     """Compile and load what a request needs: that takes longer than the request may take."""
     with _explained():
-        needed = needs(engine.plan(snapshot.schema, request))
+        stages = engine.plan(snapshot.schema, request)
     await asyncio.to_thread(warm)
-    for role, name in snapshot.schema.encoders(needed).items():
+    names: list[tuple[Role, str]] = [*snapshot.schema.encoders(needs(stages)).items()]
+    if reads_in_context(stages):
+        names.append(("in_context", snapshot.schema.in_context_model))
+    for role, name in names:
         with suppress(EncoderError):  # the answer will say it
             await nets.get(role, name, None)
 

@@ -74,7 +74,7 @@ async def delete_collection(name: Name, here: Here) -> Response:
 
 def _schema(body: CollectionRequest, settings: Settings) -> CollectionSchema:
     given = {**settings.default_encoders(), **body.model_dump(exclude_unset=True)}
-    for field in ("encoder", "sparse_encoder", "sparse_quality"):
+    for field in ("encoder", "sparse_encoder", "late_encoder", "in_context_model", "sparse_quality"):
         name, allowed = given.get(field), settings.names()[field]
         if name is not None and name not in allowed:
             raise InvalidError(

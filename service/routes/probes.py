@@ -64,6 +64,7 @@ async def limits(here: Here) -> Response:
             "languages": list(LANGUAGES),
             "encoders": names["encoder"],
             "sparse_encoders": names["sparse_encoder"],
+            "in_context_models": names["in_context_model"],
             "idf_tables": names["sparse_idf"],
             "scorers": names["sparse_quality"],
             "pipelines": {

@@ -12,6 +12,7 @@ from service.stages.fast_forward import FastForward
 from service.stages.feedback import Feedback
 from service.stages.fuse import Fuse
 from service.stages.group import Group
+from service.stages.in_context import InContext
 from service.stages.late import Late
 from service.stages.sparse import Sparse
 
@@ -23,13 +24,15 @@ __all__ = [
     "Feedback",
     "Fuse",
     "Group",
+    "InContext",
     "Late",
     "Pipeline",
     "Sparse",
 ]
 
 AnyStage = Annotated[
-    Bm25 | Dense | Sparse | FastForward | Late | Fuse | Feedback | Group, Field(discriminator="stage")
+    Bm25 | Dense | Sparse | FastForward | Late | InContext | Fuse | Feedback | Group,
+    Field(discriminator="stage"),
 ]
 Pipeline = Annotated[tuple[AnyStage, ...], Strict(False), Field(min_length=1)]
 

@@ -1,4 +1,4 @@
-"""What is looked up of passages that others found: their scores, and the passages of their documents."""
+"""What is looked up of passages that others found: scores, texts, and the passages of their documents."""
 
 from collections.abc import Callable, Iterator
 
@@ -34,6 +34,18 @@ def scored(search: Search, seqs: Seqs, score: Callable[[Part, Rows], Scores]) ->
     for part, places, rows in by_part(search, seqs):
         scores[places] = score(part, rows)
     return scores
+
+
+def texts(search: Search, seqs: Seqs) -> list[tuple[str, str]]:
+    """Title and text of every passage, in the order of `seqs`: both as they are stored."""
+    found = [("", "")] * len(seqs)
+    for part, places, rows in by_part(search, seqs):
+        store = part.segment.store
+        for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+            document = store.document(int(store.document_of_row[row]))
+            begin, end = store.spans[row].tolist()
+            found[place] = (document["title"], document["text"][begin:end])
+    return found
 
 
 def siblings(search: Search, seqs: Seqs) -> tuple[Seqs, Places]:

@@ -1,11 +1,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from service.batch_queue import Priority
 from service.batcher import Batcher, Closed, Dropped, NetFailed, Observer, Overloaded, TooManyTokens
@@ -280,3 +281,68 @@ async def test_no_text_is_no_call() -> None:
     async with scene() as here:
         with pytest.raises(ValueError, match="no text"):
             await here.encode([])
+
+
+class Measured:
+    """Any object with a length in tokens; a forward says the length of each."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def __len__(self) -> int:
+        return self.tokens
+
+
+class Lengths:
+    """A net of such objects, and of texts that become such."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def tokenize(self, texts: Sequence[str], kind: str) -> list[Measured]:
+        return [Measured(len(text)) for text in texts]
+
+    def forward(self, items: Sequence[Measured]) -> NDArray[np.int64]:
+        self.batches.append([len(item) for item in items])
+        return np.array(self.batches[-1])
+
+
+@asynccontextmanager
+async def lengths(budget: int = 1000, limit: int = 1000) -> AsyncIterator[tuple[Batcher, Lengths]]:
+    net, workers = Lengths(), Workers(1)
+    batcher = Batcher(net, workers, budget=budget, most=64, limit=limit, name="lengths")
+    await batcher.start()
+    try:
+        yield batcher, net
+    finally:
+        await batcher.close()
+        workers.close()
+
+
+async def test_items_of_the_nets_own_are_batched_as_they_are() -> None:
+    async with lengths(budget=10) as (batcher, net):
+        rows = await batcher.submit([Measured(5), Measured(9), Measured(5)])
+        assert rows.tolist() == [5, 9, 5]
+        assert net.batches == [[5, 5], [9]]
+
+
+async def test_items_and_texts_share_a_forward() -> None:
+    async with lengths() as (batcher, net):
+        encoding = asyncio.create_task(batcher.encode(["four"]))
+        await asyncio.sleep(0)  # it is being tokenised, which the owner waits for
+        assert (await batcher.submit([Measured(3)])).tolist() == [3]
+        assert (await encoding).tolist() == [4]
+        assert net.batches == [[3, 4]]
+
+
+async def test_what_is_submitted_is_bounded_and_late_like_what_is_encoded() -> None:
+    async with lengths(limit=10) as (batcher, net):
+        with pytest.raises(TooManyTokens, match="11 tokens or more, and 10 may wait"):
+            await batcher.submit([Measured(6), Measured(5)])
+        with pytest.raises(TimeoutError, match="the deadline passed before the net lengths"):
+            await batcher.submit([Measured(1)], deadline=time.monotonic() - 1)
+        with pytest.raises(ValueError, match="no item"):
+            await batcher.submit([])
+        assert (net.batches, batcher.queued_tokens) == ([], 0)
+    with pytest.raises(Closed):
+        await batcher.submit([Measured(1)])

@@ -11,7 +11,7 @@ from service.stages import Bm25, Dense, Fuse, Group
 from service.types import Hits, Search, Stage
 from tests.service.hand_made import Broken, Given, scores, search
 
-ALL = CollectionSchema(components=("bm25", "dense", "sparse", "late"))
+ALL = CollectionSchema(components=("bm25", "dense", "sparse", "late", "keys"))
 BOTH = CollectionSchema()
 WORDS = CollectionSchema(components=("bm25",))
 

@@ -1,0 +1,379 @@
+"""Reading in context for searches: a net behind its batcher, and what it keeps of documents that it has read.
+
+A forward cannot be stopped, so how many documents there is time for is chosen before they are read, from
+what tokens have cost lately. Documents that were not read before are read in chunks, in the order of the
+candidates, and after each chunk the number is chosen anew: a wrong estimate costs candidates and not the
+deadline. One chunk waits in the queue while the one before is in the net, no more, so a request that ends
+leaves little behind it.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from models import Kind
+from models.in_context.cache import Entry, KVCache, document_key
+from models.in_context.items import (
+    AloneItem,
+    AskItem,
+    Cut,
+    DocumentItem,
+    Item,
+    KeyQuestion,
+    KeysItem,
+    Mode,
+    Prompt,
+    PromptItem,
+    Question,
+)
+from models.in_context.net import InContextNet
+from models.in_context.read_out import Drop, Reading
+from models.in_context.states import States
+from service.batch_queue import Array
+from service.batcher import Batcher, Net
+from service.errors import DeadlineError, EncoderError, InvalidError
+from service.net_errors import as_stage_errors
+from service.reading_costs import Costs, Lengths, Seconds
+from service.types import Scores
+from service.workers import Workers
+
+MARGIN = 1.15
+"""How much longer than estimated everything may take and still end in time."""
+
+AHEAD = 2
+"""Chunks of a request that are in the net or wait for it."""
+
+WARM_BYTES = 2**24
+"""Memory for documents read at the start."""
+
+LEAST = 2
+"""Documents that are worth a question: one alone has no order."""
+
+CHUNK = 512
+"""Tokens of documents that pass through a net on a CPU together: more of them hardly save time, and others
+who ask the net wait for them.
+"""
+
+Ids = Sequence[int]
+
+
+class Timed:
+    """A net as a batcher wants it: items of a kind pass through it together, and what they take is measured.
+
+    A document that two requests want at the same time is read once.
+    """
+
+    def __init__(self, net: InContextNet) -> None:
+        self.costs = Costs()
+        self._net = net
+
+    def tokenize(self, texts: Sequence[str], kind: Kind) -> list[AloneItem]:
+        """Questions for stored keys."""
+        return [AloneItem(self._net.question(text, "keys")) for text in texts]
+
+    def forward(self, items: Sequence[Item]) -> Array:
+        """object[n], of each what its class says."""
+        rows = np.empty(len(items), np.object_)
+        for places in _alike(items):
+            different: dict[Any, Item] = {_sameness(items[place]): items[place] for place in places}
+            began = time.perf_counter()
+            made = self._net.forward(list(different.values()))
+            self.costs.measure(list(different.values()), time.perf_counter() - began)
+            found = dict(zip(different, made, strict=True))
+            for place in places:
+                rows[place] = found[_sameness(items[place])]
+        return rows
+
+
+class Read(NamedTuple):
+    """What a question's attention says of the first documents: a score for each, float32 [n], and of its
+    tokens the parts that make it, float32 [t] each.
+    """
+
+    scores: Scores
+    tokens: list[Scores]
+
+
+class Held:
+    """Documents that a request uses: none of them makes room for others before the request has ended.
+
+    They are kept by worker threads, which may come back after the request was given up.
+    """
+
+    def __init__(self, cache: KVCache) -> None:
+        self._cache = cache
+        self._entries: list[Entry] = []
+        self._open = True
+        self._lock = threading.Lock()
+
+    def find(self, keys: Sequence[bytes]) -> list[Entry | States | None]:
+        """What was read before, None for the others."""
+        found = self._cache.find(keys)
+        self._hold([entry for entry in found if entry is not None])
+        return list(found)
+
+    def keep(self, keys: Sequence[bytes], read: Sequence[States]) -> list[Entry | States]:
+        """Keep documents that were just read, as far as there is room, and give what stands for each.
+
+        ValueError for what is not finite.
+        """
+        return [self._keep(key, states) for key, states in zip(keys, read, strict=True)]
+
+    def close(self) -> None:
+        """The request has ended."""
+        with self._lock:
+            self._open = False
+        self._cache.release(self._entries)
+
+    def _keep(self, key: bytes, states: States) -> Entry | States:
+        kept = self._cache.put(key, states)
+        if isinstance(kept, Entry):
+            self._hold([kept])
+        return kept
+
+    def _hold(self, entries: list[Entry]) -> None:
+        with self._lock:
+            if self._open:
+                self._entries.extend(entries)
+                return
+        self._cache.release(entries)
+
+
+class Reranker:
+    """A net that reads in context, for stages. What goes wrong with it is raised as a StageError."""
+
+    def __init__(
+        self, net: InContextNet, costs: Costs, batcher: Batcher, workers: Workers, cache: KVCache, chunk: int
+    ) -> None:
+        self.net, self.costs, self.batcher, self.cache = net, costs, batcher, cache
+        self.fingerprint = net.fingerprint
+        self._workers = workers
+        self._chunk = chunk
+
+    async def key_question(self, query: str) -> KeyQuestion:
+        """A question for stored keys, asked together with what others ask just now."""
+        with as_stage_errors(self.net.name), _refusing(None):
+            (asked,) = await self.batcher.encode([query])
+        made: KeyQuestion = asked
+        return made
+
+    def tokens(self, documents: Sequence[tuple[str, str]]) -> list[Cut]:
+        """Titles and texts as the net reads them; for worker threads."""
+        return self.net.document_tokens(documents)
+
+    def lost(self, query: str, mode: Mode) -> int:
+        """How many tokens of a question are beyond the limit."""
+        with _refusing(None):
+            return self.net.question(query, mode).lost
+
+    def pieces(self, ids: Ids) -> list[str]:
+        """Tokens as a reader knows them, spaces included."""
+        return self.net.pieces(ids)
+
+    async def ask(self, query: str, documents: Sequence[Ids], drop: Drop | None, until: float) -> Read:
+        """A question over the first documents, as many as can be read (those that were not) and asked over by
+        then.
+
+        DeadlineError where these are fewer than `LEAST`; InvalidError for a drop that the net cannot do.
+        """
+        with _refusing(drop):
+            question = await self._workers.run(self._question, query, drop)
+        held = Held(self.cache)
+        try:
+            sources = await self._sources(held, question, documents, until)
+            over = await self._workers.run(self.cache.documents, sources)
+        finally:
+            held.close()
+        return await self._outcome(AskItem(question, over), until)
+
+    async def rank(
+        self, query: str, mode: Mode, documents: Sequence[Ids], drop: Drop | None, until: float
+    ) -> Read:
+        """A whole prompt over the first documents, as many as there is time and room for.
+
+        DeadlineError where these are fewer than `LEAST`; InvalidError for a drop that the net cannot do.
+        """
+        with _refusing(drop):
+            empty = await self._workers.run(self._prompt, query, mode, [], drop)
+            number = self._fitting(empty, _lengths(documents), until)
+            prompt = await self._workers.run(self._prompt, query, mode, documents[:number], drop)
+        return await self._outcome(PromptItem(prompt), until)
+
+    async def warm(self) -> None:
+        """Run every kind of forward twice: the first is slow, the second says what tokens cost.
+
+        What is read then is not kept.
+        """
+        net, cache = self.net, KVCache(*_shape(self.net), WARM_BYTES)
+        apart = Reranker(net, self.costs, self.batcher, self._workers, cache, self._chunk)
+        text = "a document to read before there are any others "
+        for each in ("first", "second"):
+            self.costs.forget()
+            documents = [cut.ids for cut in net.document_tokens([(each, text * n) for n in (6, 7, 8, 9)])]
+            await apart.key_question(text)
+            await apart.ask(text, documents, None, math.inf)
+            for mode in self.costs.prompt:
+                await apart.rank(text, mode, documents, None, math.inf)
+
+    def _keys(self, documents: Sequence[Ids]) -> list[bytes]:
+        return [document_key(self.fingerprint, ids) for ids in documents]
+
+    def _question(self, query: str, drop: Drop | None) -> Question:
+        return self.net.question(query, "cached", drop=drop)
+
+    def _prompt(self, query: str, mode: Mode, documents: Sequence[Ids], drop: Drop | None) -> Prompt:
+        return self.net.prompt(query, documents, mode, drop=drop)
+
+    def _fitting(self, empty: Prompt, lengths: Lengths, until: float) -> int:
+        """How many of the first documents such a prompt has time for, and of mode `dense` room."""
+        passes = 1 if empty.free_instruction is None else 2
+        seconds = self.costs.of_prompts(empty.mode, len(empty), passes * lengths)
+        number = _enough(seconds + self._waiting(), until)
+        _check(number, len(lengths))
+        if empty.mode == "dense":
+            room = self.net.max_tokens - len(empty.instruction) - len(empty.question.block.ids)
+            number = min(number, int(np.searchsorted(np.cumsum(lengths), room, side="right")))
+        return number
+
+    async def _sources(
+        self, held: Held, question: Question, documents: Sequence[Ids], until: float
+    ) -> list[Entry | States]:
+        """The first documents, as many as there is time for, read now or before."""
+        keys = await self._workers.run(self._keys, documents)
+        found, lengths = held.find(keys), _lengths(documents)
+        number = self._time_for(len(question), found, lengths, until - self._waiting())
+        chunks = _chunks([place for place in range(number) if found[place] is None], lengths, self._chunk)
+        ahead: deque[tuple[list[int], asyncio.Task[list[Entry | States]]]] = deque()
+        try:
+            while True:
+                while len(ahead) < AHEAD and chunks and chunks[0][0] < number:
+                    chunk = chunks.popleft()
+                    work = self._read(held, [keys[n] for n in chunk], [documents[n] for n in chunk], until)
+                    ahead.append((chunk, asyncio.create_task(work)))
+                if not ahead or ahead[0][0][0] >= number:
+                    return [source for source in found[:number] if source is not None]
+                chunk, task = ahead.popleft()
+                for place, source in zip(chunk, await task, strict=True):
+                    found[place] = source
+                number = min(number, self._time_for(len(question), found, lengths, until))
+        finally:
+            await _cancelled([task for _, task in ahead])
+
+    def _time_for(
+        self, question: int, found: Sequence[Entry | States | None], lengths: Lengths, until: float
+    ) -> int:
+        """How many of the first documents can be read, unless they were, and asked over by then."""
+        missing = np.array([source is None for source in found])
+        reading = np.cumsum(np.where(missing, lengths, 0)) * self.costs.document.seconds
+        number = _enough(reading + self.costs.of_asking(question, lengths), until)
+        _check(number, len(lengths))
+        return number
+
+    async def _read(
+        self, held: Held, keys: Sequence[bytes], documents: Sequence[Ids], until: float
+    ) -> list[Entry | States]:
+        states = await self._submit([DocumentItem(list(ids)) for ids in documents], until)
+        try:
+            return await self._workers.run(held.keep, keys, list(states))
+        except ValueError as error:
+            raise EncoderError(f"encoder {self.net.name} failed: {error}") from error
+
+    async def _outcome(self, item: Item, until: float) -> Read:
+        (reading,) = await self._submit([item], until)
+        made: Reading = reading
+        return Read(made.scores.astype(np.float32), [each.astype(np.float32) for each in made.tokens])
+
+    async def _submit(self, items: Sequence[Item], until: float) -> Array:
+        with as_stage_errors(self.net.name):
+            return await self.batcher.submit(items, deadline=until)
+
+    def _waiting(self) -> float:
+        """Seconds that what others wait for will take."""
+        return self.batcher.queued_tokens * self.costs.document.seconds
+
+
+def reranker(
+    net: InContextNet,
+    make: Callable[[Net, int], Batcher],
+    workers: Workers,
+    cache_bytes: int,
+    batch_tokens: int,
+) -> Reranker:
+    """A net behind the batcher that `make` puts before it, told how many tokens a forward has at most.
+
+    `cache_bytes` are for what it has read; `batch_tokens` more than a CPU is given at a time.
+    """
+    timed, chunk = Timed(net), min(CHUNK, batch_tokens) if net.device == "cpu" else batch_tokens
+    cache = KVCache(*_shape(net), cache_bytes)
+    return Reranker(net, timed.costs, make(timed, chunk), workers, cache, chunk)
+
+
+def _shape(net: InContextNet) -> tuple[int, int, int, torch.dtype]:
+    return net.layer, net.kv_heads, net.head_dim, net.dtype
+
+
+def _lengths(documents: Sequence[Ids]) -> Lengths:
+    return np.array([len(ids) for ids in documents], np.int64)
+
+
+def _enough(seconds: Seconds, until: float) -> int:
+    """How many of these, each with what goes before it, end by then."""
+    return int(np.searchsorted(MARGIN * seconds, until - time.monotonic(), side="right"))
+
+
+def _check(number: int, wanted: int) -> None:
+    least = min(LEAST, wanted)
+    if number < least:
+        raise DeadlineError(f"there was no time for as few as {least} of {wanted} candidates")
+
+
+def _chunks(numbers: Sequence[int], lengths: Lengths, tokens: int) -> deque[list[int]]:
+    """These documents in order, so many together that they have at most so many tokens, or one alone."""
+    chunks: deque[list[int]] = deque()
+    room = 0
+    for number in numbers:
+        if lengths[number] > room or not chunks:
+            chunks.append([])
+            room = tokens
+        chunks[-1].append(number)
+        room -= int(lengths[number])
+    return chunks
+
+
+def _alike(items: Sequence[Item]) -> Iterator[list[int]]:
+    """Positions of items that pass through a net together: those of a class, prompts of a mode."""
+    kinds: dict[Any, list[int]] = {}
+    for place, item in enumerate(items):
+        kind = (type(item), item.prompt.mode) if isinstance(item, PromptItem) else type(item)
+        kinds.setdefault(kind, []).append(place)
+    yield from kinds.values()
+
+
+def _sameness(item: Item) -> Any:
+    """What items have in common of which one need pass through the net."""
+    return tuple(item.ids) if isinstance(item, DocumentItem | KeysItem) else id(item)
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def _refusing(drop: Drop | None) -> Iterator[None]:
+    """What the net cannot do is a fault of the request that asks for early dropping, or of the read-out."""
+    try:
+        yield
+    except ValueError as error:
+        if drop is None:
+            raise EncoderError(f"the model cannot be asked so: {error}") from error
+        raise InvalidError(f"drop_layer and drop_keep cannot be done: {error}") from error
