@@ -41,11 +41,13 @@ class WordOverlapInContextNet(WordOverlapKeysNet):
     and takes `seconds` a token of documents that pass through it.
     """
 
+    name = "word-overlap-in-context"
+    head_dim = 256  # so many words can be told apart
     layer = 1
     dtype, device = torch.float32, "cpu"
     question_words, max_tokens = 8, 100
 
-    def __init__(self, fingerprint: str = "word-overlap-keys-64", seconds: float = 0.0) -> None:
+    def __init__(self, fingerprint: str = "word-overlap-in-context", seconds: float = 0.0) -> None:
         super().__init__(fingerprint)
         self.seconds = seconds
         self.forwards: list[list[Item]] = []
@@ -55,9 +57,10 @@ class WordOverlapInContextNet(WordOverlapKeysNet):
         self._numbers: dict[str, int] = {}
 
     def ids(self, text: str) -> list[int]:
-        """Words are numbered as they come: no two of the first 64 have a number in common."""
-        words = WORD.findall(text.lower())
-        return [self._numbers.setdefault(word, len(self._numbers) % self.head_dim) for word in words]
+        """Words are numbered as they come."""
+        found = [self._numbers.setdefault(word, len(self._numbers)) for word in WORD.findall(text.lower())]
+        assert len(self._numbers) <= self.head_dim, "two words would be one"
+        return found
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         words = {number: word for word, number in self._numbers.items()}

@@ -153,7 +153,7 @@ async def test_a_cache_without_room_keeps_nothing_and_changes_no_score(tmp_path:
             begin = len(net.forwards)
             assert await scores(service, "moon sea", "cached") == SHARES
             assert read_by(net, begin) >= 15
-        assert 'winnow_kv_cache_documents{net="word-overlap-keys"} 0.0' in await metrics(service)
+        assert 'winnow_kv_cache_documents{net="word-overlap-in-context"} 0.0' in await metrics(service)
 
 
 async def metrics(service: Service) -> str:
@@ -168,7 +168,7 @@ async def test_metrics_say_what_was_read_before(service: Service):
     await scores(service, "moon sea", "cached")
     text = await metrics(service)
     for name, value in {"hits": 2, "misses": 3, "evictions": 0, "documents": 3}.items():
-        assert f'winnow_kv_cache_{name}{{net="word-overlap-keys"}} {value}.0' in text
+        assert f'winnow_kv_cache_{name}{{net="word-overlap-in-context"}} {value}.0' in text
 
 
 @pytest.mark.parametrize(
