@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from indexer.sources import SourceError
 from service.commands.common import CommandError, print_error
 from service.commands.evaluate import evaluate
+from service.commands.heads import heads
 from service.commands.index import index
 from service.commands.inspect import inspect
 from service.commands.quickstart import quickstart
@@ -36,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, worker, index, search, evaluate, inspect, quickstart):
+for command in (serve, worker, index, search, evaluate, heads, inspect, quickstart):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.progress import Progress
@@ -26,7 +26,7 @@ from service.commands.local import (
 )
 from service.engine import Engine, named_pipelines, needs
 from service.evaluation import DEPTH, Answer, answer_of
-from service.schema import SearchRequest
+from service.schema import SearchRequest, SearchResponse, Shown
 from service.settings import Limits
 from service.snapshot import Snapshot
 from service.stages import AnyStage, Fuse, Pipeline
@@ -41,6 +41,8 @@ FILES: dict[Component, tuple[str, ...]] = {
 }
 """How the names of a segment's files begin that a component reads."""
 NO_DEADLINE_MS = 24 * 3600 * 1000
+
+T = TypeVar("T")
 
 
 class TrialRun:
@@ -98,27 +100,40 @@ class TrialRun:
 
     def answers(self, queries: Mapping[str, str]) -> dict[str, dict[str, Answer]]:
         """Return pipeline name -> query id -> answer."""
-        return asyncio.run(self._answers(queries))
+        return asyncio.run(self._each(queries, DEPTH, (), answer_of))
 
-    async def _answers(self, queries: Mapping[str, str]) -> dict[str, dict[str, Answer]]:
-        found: dict[str, dict[str, Answer]] = {name: {} for name in self.pipelines}
+    def responses(
+        self, queries: Mapping[str, str], top_k: int, fields: tuple[Shown, ...]
+    ) -> dict[str, dict[str, SearchResponse]]:
+        """Return pipeline name -> query id -> response, with so many hits that show these fields."""
+        return asyncio.run(self._each(queries, top_k, fields, lambda response: response))
+
+    async def _each(
+        self,
+        queries: Mapping[str, str],
+        top_k: int,
+        fields: tuple[Shown, ...],
+        made: Callable[[SearchResponse], T],
+    ) -> dict[str, dict[str, T]]:
+        found: dict[str, dict[str, T]] = {name: {} for name in self.pipelines}
         snapshot = open_snapshot(self.root, COLLECTION)
         warm()
         async with engine_here(self.settings, self._load) as (engine, _):
-            await self._one_round(
-                engine, snapshot, next(iter(queries.values()))
-            )  # what is slow the first time
+            ask_all = partial(self._one_round, engine, snapshot, top_k=top_k, fields=fields)
+            await ask_all(next(iter(queries.values())))  # what is slow the first time
             for query, text in self.progress.track(queries.items(), description="searching"):
-                for name, answer in (await self._one_round(engine, snapshot, text)).items():
-                    found[name][query] = answer
+                for name, response in (await ask_all(text)).items():
+                    found[name][query] = made(response)
         return found
 
-    async def _one_round(self, engine: Engine, snapshot: Snapshot, text: str) -> dict[str, Answer]:
-        answers = {}
+    async def _one_round(
+        self, engine: Engine, snapshot: Snapshot, text: str, top_k: int, fields: tuple[Shown, ...]
+    ) -> dict[str, SearchResponse]:
+        responses = {}
         for name, stages in self.pipelines.items():
-            request = SearchRequest(query=text, top_k=DEPTH, pipeline=stages, fields=())
-            answers[name] = answer_of(await ask(engine, snapshot, request))
-        return answers
+            request = SearchRequest(query=text, top_k=top_k, pipeline=stages, fields=fields)
+            responses[name] = await ask(engine, snapshot, request)
+        return responses
 
     def _pipeline(self, name: str, *, hurried: bool) -> Pipeline:
         known = named_pipelines(self.settings.pipelines)
