@@ -105,12 +105,18 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
         self._owner: asyncio.Task[None] | None = None
         self._closed = False
+        self._running_tokens = 0
         self._spent_tokens = self._spent_seconds = 0.0
 
     @property
     def queued_tokens(self) -> int:
         """Tokens that wait for a forward."""
         return self._queue.tokens
+
+    @property
+    def pending_tokens(self) -> int:
+        """Tokens that wait for a forward or are in one."""
+        return self._queue.tokens + self._running_tokens
 
     async def start(self) -> None:
         """Begin to run forwards; calls made before wait."""
@@ -249,8 +255,10 @@ class Batcher:
         for call in shares:
             self._observer.waited(call.priority, began - call.since)
         items = [entry.item for entry in batch]
+        self._running_tokens = sum(map(len, items))
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._forward, items)
         await asyncio.wait([running])
+        self._running_tokens = 0
         self._measure(items, time.monotonic() - began)
         error = running.exception()
         if error is not None:

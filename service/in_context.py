@@ -59,7 +59,8 @@ LEAST = 2
 
 CHUNK = 512
 """Tokens of documents that pass through a net on a CPU together: more of them hardly save time, and others
-who ask the net wait for them.
+who ask the net wait for them. (SmolLM2-135M on one core reads documents of 100 tokens in 60 ms each, four
+together, in 57 eight together and in 55 sixteen together.)
 """
 
 Ids = Sequence[int]
@@ -296,8 +297,8 @@ class Reranker:
             return await self.batcher.submit(items, deadline=until)
 
     def _waiting(self) -> float:
-        """Seconds that what others wait for will take."""
-        return self.batcher.queued_tokens * self.costs.document.seconds
+        """Seconds that what others wait for will take, or about as long."""
+        return self.batcher.pending_tokens * self.costs.document.seconds
 
 
 def reranker(

@@ -133,6 +133,17 @@ async def test_a_caller_who_leaves_during_its_forward_spoils_nothing() -> None:
         assert (await second).shape == (1, 64)
 
 
+async def test_tokens_in_a_forward_are_pending_and_not_queued() -> None:
+    async with scene() as here:
+        first = await here.occupy()
+        waiting = asyncio.create_task(here.encode(["a b"]))
+        await here.queued(4)
+        assert here.batcher.pending_tokens == 4 + 3
+        here.net.gate.set()
+        await asyncio.gather(first, waiting)
+        assert here.batcher.pending_tokens == 0
+
+
 async def test_interactive_calls_overtake_bulk_ones() -> None:
     async with scene() as here:
         first = await here.occupy()
