@@ -51,6 +51,9 @@ MARGIN = 1.15
 AHEAD = 2
 """Chunks of a request that are in the net or wait for it."""
 
+LOOKS = 4
+"""How often at least a request that reads until its time is up chooses anew how many documents it reads."""
+
 WARM_BYTES = 2**24
 """Memory for documents read at the start."""
 
@@ -239,9 +242,16 @@ class Reranker:
         seconds = self.costs.of_prompts(empty.mode, len(empty), passes * lengths)
         number = _enough(seconds + self._waiting(), until)
         _check(number, len(lengths))
-        if empty.mode == "dense":
-            room = self.net.max_tokens - len(empty.instruction) - len(empty.question.block.ids)
-            number = min(number, int(np.searchsorted(np.cumsum(lengths), room, side="right")))
+        return min(number, self._room(empty, lengths)) if empty.mode == "dense" else number
+
+    def _room(self, empty: Prompt, lengths: Lengths) -> int:
+        """How many of the first documents the net sees in one text; EncoderError for fewer than `LEAST`."""
+        room = self.net.max_tokens - len(empty.instruction) - len(empty.question.block.ids)
+        number = int(np.searchsorted(np.cumsum(lengths), room, side="right"))
+        if number < min(LEAST, len(lengths)):
+            raise EncoderError(
+                f"{self.net.name} sees {self.net.max_tokens} tokens, too few for two candidates"
+            )
         return number
 
     async def _sources(
@@ -251,7 +261,8 @@ class Reranker:
         keys = await self._workers.run(self._keys, documents)
         found, lengths = held.find(keys), _lengths(documents)
         number = self._time_for(len(question), found, lengths, until - self._waiting())
-        chunks = _chunks([place for place in range(number) if found[place] is None], lengths, self._chunk)
+        missing = [place for place in range(number) if found[place] is None]
+        chunks = _chunks(missing, lengths, self._tokens_of_a_chunk(until))
         ahead: deque[tuple[list[int], asyncio.Task[list[Entry | States]]]] = deque()
         try:
             while True:
@@ -267,6 +278,12 @@ class Reranker:
                 number = min(number, self._time_for(len(question), found, lengths, until))
         finally:
             await _cancelled([task for _, task in ahead])
+
+    def _tokens_of_a_chunk(self, until: float) -> int:
+        """As many as the net takes together; fewer where time is short, so as to see in time that it is."""
+        soon = (until - time.monotonic()) / LOOKS
+        rate = self.costs.document.seconds
+        return self._chunk if soon >= self._chunk * rate else int(soon / rate)
 
     def _time_for(
         self, question: int, found: Sequence[Entry | States | None], lengths: Lengths, until: float

@@ -69,7 +69,9 @@ class Costs:
             rate.forget()
 
     def measure(self, items: Sequence[Item], seconds: float) -> None:
-        """Take in a forward of items of one kind."""
+        """Take in a forward of items of one kind; it says little if documents were dropped on the way."""
+        if any(map(_drops, items)):
+            return
         tokens = sum(map(len, items))
         match items[0]:
             case DocumentItem():
@@ -81,3 +83,13 @@ class Costs:
                 self.asked.measure(over, max(0.0, seconds - tokens * self.question.seconds))
             case PromptItem(prompt):
                 self.prompt[prompt.mode].measure(tokens, seconds)
+
+
+def _drops(item: Item) -> bool:
+    """Whether weak documents leave before the end, so that the others pass for less."""
+    match item:
+        case AskItem(question):
+            return question.drop is not None
+        case PromptItem(prompt):
+            return prompt.question.drop is not None
+    return False

@@ -64,14 +64,12 @@ class InContext(Stage):
     drop_layer: int | None = Field(
         None, ge=0, le=1000, description="Layer at which the weakest candidates are left out, to save time."
     )
-    drop_keep: float | None = Field(
-        None, gt=0, le=1, description="Share of the candidates that stay at `drop_layer`."
+    drop_keep: float = Field(
+        0.5, gt=0, le=1, description="Share of the candidates that stay at `drop_layer`."
     )
 
     @model_validator(mode="after")
     def _drop_where_it_can_be(self) -> Self:
-        if (self.drop_layer is None) != (self.drop_keep is None):
-            raise ValueError("drop_layer says where and drop_keep how many stay: give both")
         if self.drop_layer is not None and self.mode not in ("cached", "query_aware"):
             raise ValueError(f"candidates are dropped in modes cached and query_aware, not in {self.mode}")
         return self
@@ -162,16 +160,12 @@ class InContext(Stage):
     def _note_lost(self, search: Search, net: "Reranker") -> None:
         lost = net.lost(search.query, self.mode)
         if lost:
-            search.notes.reasons.append(
-                f"tokens of the question that were not read: {lost}"
-            )
+            search.notes.reasons.append(f"tokens of the question that were not read: {lost}")
 
     def _drop(self) -> "Drop | None":
         from models.in_context.read_out import Drop
 
-        if self.drop_layer is None or self.drop_keep is None:
-            return None
-        return Drop(self.drop_layer, self.drop_keep)
+        return None if self.drop_layer is None else Drop(self.drop_layer, self.drop_keep)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from models.in_context.items import AskItem
+from models.in_context.read_out import Drop
 from models.load import WeightsMissing
 from tests.nets import loading, word_overlap
 from tests.running import Service, running
@@ -219,19 +221,20 @@ async def test_a_question_that_is_cut_is_said_to_be(service: Service, mode: str)
 async def test_candidates_can_be_dropped_on_the_way(service: Service, net: WordOverlapInContextNet):
     await service.make(**KEYS)
     await service.put(SEA)
-    await scores(service, "moon sea", "cached", drop_layer=0, drop_keep=0.5)
-    (item,) = net.forwards[-1]
-    assert (item.question.drop.layer, item.question.drop.keep) == (0, 0.5)
+    for given, keep in (({}, 0.5), ({"drop_keep": 0.25}, 0.25)):
+        await scores(service, "moon sea", "cached", drop_layer=0, **given)
+        (item,) = net.forwards[-1]
+        assert isinstance(item, AskItem)
+        assert item.question.drop == Drop(0, keep)
 
 
 @pytest.mark.parametrize(
     ("stage", "said"),
     [
-        ({"drop_layer": 0}, "give both"),
-        ({"drop_keep": 0.5}, "give both"),
-        ({"mode": "keys", "drop_layer": 0, "drop_keep": 0.5}, "not in keys"),
+        ({"mode": "keys", "drop_layer": 0}, "not in keys"),
+        ({"mode": "dense", "drop_layer": 0}, "not in dense"),
         ({"drop_layer": 0, "drop_keep": 0.0}, "greater than 0"),
-        ({"drop_layer": 9, "drop_keep": 0.5}, "dropped at a layer from 0 to 0, not at 9"),
+        ({"drop_layer": 9}, "dropped at a layer from 0 to 0, not at 9"),
         ({"k": 1001}, "'rerank' is 1000"),
         ({"mode": "blocks"}, "'dense', 'query_aware', 'cached' or 'keys'"),
     ],
@@ -251,10 +254,22 @@ async def test_a_prompt_of_mode_dense_has_as_many_candidates_as_the_model_sees(s
     assert found["reason"] == "there was time and room for 9 of 12 candidates"
 
 
+async def test_a_model_that_sees_too_little_is_not_asked_in_mode_dense(
+    service: Service, net: WordOverlapInContextNet
+):
+    await service.make(**KEYS)
+    await service.put(SEA)
+    await scores(service, "moon", "cached")
+    net.max_tokens = 10
+    found = await account(service, "moon sea", "dense")
+    assert (found["status"], found["out"]) == ("skipped", 3)
+    assert "sees 10 tokens, too few for two candidates" in found["reason"]
+
+
 @asynccontextmanager
 async def slow(directory: Path, documents: int = 60) -> AsyncIterator[Service]:
-    """A service whose net takes 5 ms for each of these documents, which have 5 words."""
-    net = WordOverlapInContextNet(seconds=0.001)
+    """A service whose net takes 10 ms for each of these documents, which have 5 words."""
+    net = WordOverlapInContextNet(seconds=0.002)
     async with reading(directory, net) as service:
         await service.make(**KEYS)
         await service.put([{"id": str(n), "text": f"the moon and the {n}"} for n in range(documents)])
@@ -265,7 +280,7 @@ async def slow(directory: Path, documents: int = 60) -> AsyncIterator[Service]:
 @pytest.mark.parametrize("mode", ["cached", "query_aware"])
 async def test_it_scores_as_many_as_there_is_time_for_and_says_so(tmp_path: Path, mode: str):
     async with slow(tmp_path) as service:
-        stages = pipeline(mode, budget_ms=150)
+        stages = pipeline(mode, budget_ms=300)
         answer = await service.search("moon", pipeline=stages, top_k=60)
         found = answer["stages"][1]
         assert answer["degraded"] == ["in_context"]
@@ -277,9 +292,10 @@ async def test_it_scores_as_many_as_there_is_time_for_and_says_so(tmp_path: Path
 
 async def test_what_was_read_in_one_search_is_there_in_the_next(tmp_path: Path):
     async with slow(tmp_path) as service:
-        counts = [(await account(service, "moon", "cached", budget_ms=150))["scored"] for _ in range(8)]
-        assert counts[-1] == 60
-        assert counts == sorted(counts)
+        counts = [(await account(service, "moon", "cached", budget_ms=300)).get("scored", 0)]
+        while counts[-1] < 60 and len(counts) < 50:
+            counts.append((await account(service, "moon", "cached", budget_ms=300)).get("scored", 0))
+        assert counts[0] < counts[-1] == 60
 
 
 @pytest.mark.parametrize("mode", ["cached", "query_aware", "dense"])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from models.in_context.items import (
     PromptItem,
     Question,
 )
-from models.in_context.read_out import BlockRank
+from models.in_context.read_out import BlockRank, Drop
 from service.reading_costs import FADE, Costs, Rate
 
 QUESTION = Question(Block([1] * 10, range(10)), range(0), BlockRank())
@@ -68,6 +69,16 @@ def test_a_prompt_costs_its_tokens_and_a_longer_one_of_mode_dense_their_square()
     np.testing.assert_allclose(costs.of_prompts("query_aware", 30, LENGTHS), [1.3, 1.8, 3.8])
     np.testing.assert_allclose(costs.of_prompts("dense", 30, LENGTHS), [1.3**2, 1.8**2, 3.8**2])
     np.testing.assert_allclose(costs.of_prompts("dense", 0, LENGTHS[:0:-1] // 10), [0.2, 0.25])
+
+
+def test_what_dropped_documents_on_the_way_says_nothing():
+    dropping = replace(QUESTION, drop=Drop(0, 0.5))
+    items = [
+        AskItem(dropping, cast(Any, SimpleNamespace(lengths=[9]))),
+        PromptItem(Prompt("query_aware", [1], [[1]], dropping)),
+    ]
+    costs = measured(*(([item], 1.0) for item in items))
+    assert costs.asked.seconds == costs.prompt["query_aware"].seconds == 0.0
 
 
 def test_what_was_measured_can_be_forgotten():
