@@ -29,7 +29,8 @@ UNSAID = re.compile(
     r"|limit '(stages|pipeline_depth|candidates|query_bytes|filter_nodes)'|filter: |query: full query syntax"
     r"|does not exist; the newest|not among the queries|metadata|bytes of UTF-8|another id"
     r"|a table of idf weights is for|set both|full syntax finds passages|is to score whole documents"
-    r"|candidates are dropped in modes|alpha and beta are both 0|missing 'score' is for|normalisation 'theoretical' needs"
+    r"|candidates are dropped in modes"
+    r"|alpha and beta are both 0|missing 'score' is for|normalisation 'theoretical' needs"
 )
 
 
