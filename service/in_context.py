@@ -45,7 +45,7 @@ from service.reading_costs import Costs, Lengths, Seconds
 from service.types import Scores
 from service.workers import Workers
 
-MARGIN = 1.15
+MARGIN = 1.25
 """How much longer than estimated everything may take and still end in time."""
 
 AHEAD = 2
@@ -261,13 +261,12 @@ class Reranker:
         keys = await self._workers.run(self._keys, documents)
         found, lengths = held.find(keys), _lengths(documents)
         number = self._time_for(len(question), found, lengths, until - self._waiting())
-        missing = [place for place in range(number) if found[place] is None]
-        chunks = _chunks(missing, lengths, self._tokens_of_a_chunk(until))
+        missing = deque(place for place, source in enumerate(found) if source is None)
         ahead: deque[tuple[list[int], asyncio.Task[list[Entry | States]]]] = deque()
         try:
             while True:
-                while len(ahead) < AHEAD and chunks and chunks[0][0] < number:
-                    chunk = chunks.popleft()
+                while len(ahead) < AHEAD and missing and missing[0] < number:
+                    chunk = _chunk(missing, number, lengths, self._tokens_of_a_chunk(until))
                     work = self._read(held, [keys[n] for n in chunk], [documents[n] for n in chunk], until)
                     ahead.append((chunk, asyncio.create_task(work)))
                 if not ahead or ahead[0][0][0] >= number:
@@ -275,7 +274,7 @@ class Reranker:
                 chunk, task = ahead.popleft()
                 for place, source in zip(chunk, await task, strict=True):
                     found[place] = source
-                number = min(number, self._time_for(len(question), found, lengths, until))
+                number = self._time_for(len(question), found, lengths, until)
         finally:
             await _cancelled([task for _, task in ahead])
 
@@ -353,17 +352,14 @@ def _check(number: int, wanted: int) -> None:
         raise DeadlineError(f"there was no time for as few as {least} of {wanted} candidates")
 
 
-def _chunks(numbers: Sequence[int], lengths: Lengths, tokens: int) -> deque[list[int]]:
-    """These documents in order, so many together that they have at most so many tokens, or one alone."""
-    chunks: deque[list[int]] = deque()
-    room = 0
-    for number in numbers:
-        if lengths[number] > room or not chunks:
-            chunks.append([])
-            room = tokens
-        chunks[-1].append(number)
-        room -= int(lengths[number])
-    return chunks
+def _chunk(missing: deque[int], behind: int, lengths: Lengths, tokens: int) -> list[int]:
+    """Take the first of these documents, and those after it, before `behind`, that make so many tokens."""
+    chunk = [missing.popleft()]
+    room = tokens - lengths[chunk[0]]
+    while missing and missing[0] < behind and lengths[missing[0]] <= room:
+        chunk.append(missing.popleft())
+        room -= lengths[chunk[-1]]
+    return chunk
 
 
 def _alike(items: Sequence[Item]) -> Iterator[list[int]]:

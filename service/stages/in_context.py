@@ -24,7 +24,7 @@ from indexer.segment.keys import KeyRows, combine, key_rows
 from indexer.segment.manifest import Component
 from service.errors import DeadlineError
 from service.limits import Limit
-from service.stages.lookup import by_part, texts
+from service.stages.lookup import by_part, text_of, texts
 from service.stages.rescored import joined
 from service.types import Attended, Hits, Scores, Search, Seqs, Stage
 
@@ -179,9 +179,10 @@ class ByKeys:
         """Which tokens of a passage had the attention that went to it."""
         from models.maxsim import products
 
-        (part,), (row,) = search.snapshot.locate(np.array([seq]))
-        attention = search.snapshot.parts[part].keys.attention(self.asked, int(row), products)
-        (cut,) = self.net.tokens(texts(search, np.array([seq])))
+        (number,), (row,) = search.snapshot.locate(np.array([seq]))
+        part = search.snapshot.parts[number]
+        attention = part.keys.attention(self.asked, int(row), products)
+        (cut,) = self.net.tokens([text_of(part, int(row))])
         return _attended(self.net, cut.ids, attention)
 
 

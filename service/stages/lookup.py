@@ -40,12 +40,17 @@ def texts(search: Search, seqs: Seqs) -> list[tuple[str, str]]:
     """Title and text of every passage, in the order of `seqs`: both as they are stored."""
     found = [("", "")] * len(seqs)
     for part, places, rows in by_part(search, seqs):
-        store = part.segment.store
         for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-            document = store.document(int(store.document_of_row[row]))
-            begin, end = store.spans[row].tolist()
-            found[place] = (document["title"], document["text"][begin:end])
+            found[place] = text_of(part, row)
     return found
+
+
+def text_of(part: Part, row: int) -> tuple[str, str]:
+    """Title and text of a passage."""
+    store = part.segment.store
+    document = store.document(int(store.document_of_row[row]))
+    begin, end = store.spans[row].tolist()
+    return document["title"], document["text"][begin:end]
 
 
 def siblings(search: Search, seqs: Seqs) -> tuple[Seqs, Places]:

@@ -201,6 +201,19 @@ async def test_an_explanation_of_what_was_not_scored_is_empty(service: Service):
         assert hits[2]["explanation"][f"in_context_{mode}"] == []
 
 
+async def test_what_was_scored_is_explained_when_the_time_is_up(
+    service: Service, net: WordOverlapInContextNet
+):
+    await service.make(**KEYS)
+    await service.put(SEA)
+    await scores(service, "moon", "cached", k=1)  # loads the net, and finds it fast
+    net.seconds = 0.05
+    stages = [*pipeline("keys")[:2], {"stage": "in_context", "mode": "cached"}]
+    answer = await service.search("moon sea", pipeline=stages, explain=True, timeout_ms=200)
+    assert [each["status"] for each in answer["stages"]] == ["ran", "ran", "skipped"]
+    assert all(hit["explanation"]["in_context_keys"] for hit in answer["hits"])
+
+
 async def test_what_was_cut_is_counted(service: Service):
     await service.make(**KEYS)
     long = {"id": "long", "text": "moon " + " ".join(f"word{n}" for n in range(16))}
