@@ -4,6 +4,7 @@ A net's class is imported when the first of its kind is asked for: what stands b
 seconds, and a process whose collections hold words only never needs it.
 """
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,16 +27,27 @@ Load = Callable[[Role, str], Loaded]
 """Loads the net of a name for a role."""
 
 
+_LOADING = threading.Lock()
+"""One net at a time: while transformers loads one, the number format of new tensors is changed for the whole
+process, and two threads that load side by side leave it changed.
+"""
+
+
 def loader(cache: Path) -> Load:
     """How nets are loaded, keeping converted weights in `cache`."""
     return partial(load, cache)
 
 
 def load(cache: Path, role: Role, name: str) -> Loaded:
-    """Load the net called `name` (see `models.load`).
+    """Load the net called `name` (see `models.load`); from any thread, one after another.
 
     Raises WeightsMissing, or ValueError for weights that are not of this role.
     """
+    with _LOADING:
+        return _load(cache, role, name)
+
+
+def _load(cache: Path, role: Role, name: str) -> Loaded:
     if role == "sparse":
         from models.sparse import SparseEncoder
 

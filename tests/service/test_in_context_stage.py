@@ -53,8 +53,9 @@ def pipeline(mode: str = "cached", **in_context: Any) -> list[dict[str, Any]]:
 
 
 async def scores(service: Service, query: str, mode: str = "cached", **in_context: Any) -> dict[str, float]:
-    hits = (await service.search(query, pipeline=pipeline(mode, **in_context)))["hits"]
-    return {hit["id"]: round(hit["score"] + 1e-4, 2) for hit in hits}
+    answer = await service.search(query, pipeline=pipeline(mode, **in_context))
+    assert answer["degraded"] == [], answer["stages"]
+    return {hit["id"]: round(hit["score"] + 1e-4, 2) for hit in answer["hits"]}
 
 
 async def account(service: Service, query: str, mode: str = "cached", **in_context: Any) -> dict[str, Any]:
