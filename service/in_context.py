@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from models import Kind
 from models.in_context.cache import Entry, KVCache, document_key
@@ -216,7 +215,7 @@ class Reranker:
 
         What is read then is not kept.
         """
-        net, cache = self.net, KVCache(*_shape(self.net), WARM_BYTES)
+        net, cache = self.net, kv_cache(self.net, WARM_BYTES)
         apart = Reranker(net, self.costs, self.batcher, self._workers, cache, self._chunk)
         text = "a document to read before there are any others "
         for each in ("first", "second"):
@@ -321,20 +320,20 @@ def reranker(
     net: InContextNet,
     make: Callable[[Net, int], Batcher],
     workers: Workers,
-    cache_bytes: int,
+    cache: KVCache,
     batch_tokens: int,
 ) -> Reranker:
     """A net behind the batcher that `make` puts before it, told how many tokens a forward has at most.
 
-    `cache_bytes` are for what it has read; `batch_tokens` more than a CPU is given at a time.
+    `cache` is for what it has read; `batch_tokens` more than a CPU is given at a time.
     """
     timed, chunk = Timed(net), min(CHUNK, batch_tokens) if net.device == "cpu" else batch_tokens
-    cache = KVCache(*_shape(net), cache_bytes)
     return Reranker(net, timed.costs, make(timed, chunk), workers, cache, chunk)
 
 
-def _shape(net: InContextNet) -> tuple[int, int, int, torch.dtype]:
-    return net.layer, net.kv_heads, net.head_dim, net.dtype
+def kv_cache(net: InContextNet, budget_bytes: int) -> KVCache:
+    """A cache for what a net reads, after one forward of its instruction, which documents are like."""
+    return KVCache(net.layer, net.kv_heads, net.head_dim, net.dtype, budget_bytes, net.instruction)
 
 
 def _lengths(documents: Sequence[Ids]) -> Lengths:

@@ -244,14 +244,14 @@ class Nets:
 
     async def _start_reranker(self, loaded: Loaded, name: str) -> Running:
         from models.in_context.net import InContextNet  # it brings torch
-        from service.in_context import reranker
+        from service.in_context import kv_cache, reranker
 
-        settings = self._settings
+        settings, model = self._settings, cast(InContextNet, loaded)
         net = reranker(
-            cast(InContextNet, loaded),
+            model,
             lambda timed, tokens: self._before(timed, name, tokens),
             self._workers,
-            settings.in_context_cache_bytes,
+            await asyncio.to_thread(kv_cache, model, settings.in_context_cache_bytes),
             settings.batch_tokens,
         )
         await net.batcher.start()

@@ -256,7 +256,8 @@ class InContextNet:
     @cached_property
     def instruction(self) -> States:
         """The query-free instruction, read; documents' states are like its own, more or less."""
-        return self._instruct(self.layout.instruction().ids)
+        with torch.inference_mode():
+            return self._instruct(self.layout.instruction().ids)
 
     def _instruct(self, ids: Sequence[int]) -> States:
         return self._decoder.read([ids], None, self.layer)[0].states()

@@ -111,6 +111,12 @@ class WordOverlapInContextNet(WordOverlapKeysNet):
                 return self._reading(prompt.question, keys, [len(ids) for ids in prompt.documents])
         raise AssertionError(item)
 
+    @property
+    def instruction(self) -> States:
+        """What documents are like: nothing in particular."""
+        states = self._states([0])
+        return States(torch.zeros_like(states.keys), torch.zeros_like(states.values))
+
     def _states(self, ids: list[int]) -> States:
         keys = torch.from_numpy(self.keys(ids)).transpose(0, 1)
         return States(torch.stack([torch.zeros_like(keys), keys]), torch.zeros_like(keys)[None])
