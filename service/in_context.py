@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models import Kind
 from models.in_context.cache import Entry, KVCache, document_key
@@ -41,7 +42,6 @@ from service.batcher import Batcher, Net
 from service.errors import DeadlineError, EncoderError, InvalidError
 from service.net_errors import as_stage_errors
 from service.reading_costs import Costs, Lengths, Seconds
-from service.types import Scores
 from service.workers import Workers
 
 MARGIN = 1.25
@@ -66,6 +66,7 @@ together, in 57 eight together and in 55 sixteen together.)
 """
 
 Ids = Sequence[int]
+Scores = NDArray[np.float32]
 
 
 class Timed:
