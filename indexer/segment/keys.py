@@ -23,7 +23,7 @@ them exact to 1.6e-5 of their largest component; the stored keys are what limits
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from indexer.kernels import keys as kernel
 from indexer.segment.arrays import create_arrays, open_arrays
+from indexer.segment.ragged import blocks, kept, offsets_of
 
 Products = Callable[[NDArray[np.int8], NDArray[np.int8]], NDArray[np.int32]]
 """Codes int8 [a, dim] and [b, dim] to their exact dot products, int32 [a, b]: `models.maxsim.products`."""
@@ -146,7 +147,7 @@ def write_keys(
     and keys are rounded and written as they come. ValueError for NaN and infinities, and for other shapes
     and numbers of passages; OSError for a full disk.
     """
-    offsets = _running(np.array(lengths, np.int64))
+    offsets = offsets_of(np.array(lengths, np.int64))
     arrays = create_arrays(path, _shapes(offsets, centre[None]))
     arrays["offset"][:], arrays["centre"][:] = offsets, centre
     row = -1
@@ -203,7 +204,7 @@ class Keys:
         self._check(asked)
         peaks = np.full((len(rows), len(asked.weights)), np.float32(-np.inf))
         sums = np.zeros_like(peaks)
-        for begin, end, offsets in self._blocks(rows):
+        for begin, end, offsets in blocks(self.lengths(rows), TOGETHER):
             if offsets[-1] == 0:
                 continue
             codes, scales = self._gathered(rows[begin:end], int(offsets[-1]))
@@ -241,16 +242,6 @@ class Keys:
         kernel.gather(self._codes, self._scales, self.starts, np.array(rows, np.int64), codes, scales)
         return codes, scales
 
-    def _blocks(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        """Stretches of `rows` with `TOGETHER` tokens at most, or one row, and where their tokens begin."""
-        offsets = _running(self.lengths(rows))
-        begin = 0
-        while begin < len(rows):
-            most = int(np.searchsorted(offsets, offsets[begin] + TOGETHER, side="right")) - 1
-            end = max(begin + 1, min(most, len(rows)))
-            yield begin, end, offsets[begin : end + 1] - offsets[begin]
-            begin = end
-
     def _check(self, asked: KeyRows) -> None:
         for group in asked.groups:
             if group.codes.shape[1] != self.head_dim or not 0 <= group.head < self.kv_heads:
@@ -272,7 +263,7 @@ def merge_keys(path: Path, parts: Sequence[tuple[Keys, NDArray[np.bool_]]]) -> N
                 f"keys of {keys.kv_heads} heads and {keys.head_dim} dimensions cannot be merged with those "
                 f"of {first.kv_heads} and {first.head_dim}"
             )
-    offsets = _running(np.concatenate([np.diff(keys.starts)[keep] for keys, keep in parts]))
+    offsets = offsets_of(np.concatenate([np.diff(keys.starts)[keep] for keys, keep in parts]))
     centres, renumbered = _united([keys for keys, _ in parts])
     arrays = create_arrays(path, _shapes(offsets, centres))
     arrays["offset"][:], arrays["centre"][:] = offsets, centres
@@ -282,7 +273,7 @@ def merge_keys(path: Path, parts: Sequence[tuple[Keys, NDArray[np.bool_]]]) -> N
     for name in ("code", "scale"):
         at = 0
         for keys, keep in parts:
-            for some in _stretches(keys, keep, name):
+            for some in kept(keys._arrays[name], keys.starts, keep):
                 arrays[name][at : at + len(some)] = some
                 at += len(some)
 
@@ -340,16 +331,3 @@ def _united(parts: Sequence[Keys]) -> tuple[NDArray[np.float32], list[NDArray[np
     ]
     together = np.frombuffer(b"".join(centres), np.float32)
     return together.reshape(-1, parts[0].kv_heads, parts[0].head_dim), numbers
-
-
-def _stretches(keys: Keys, keep: NDArray[np.bool_], name: str) -> Iterator[NDArray[Any]]:
-    """What an array has of the kept rows, as views of as many neighbours as there are."""
-    edges = np.flatnonzero(np.diff(keep.astype(np.int8), prepend=0, append=0))
-    for begin, end in edges.reshape(-1, 2).tolist():
-        yield keys._arrays[name][keys.starts[begin] : keys.starts[end]]
-
-
-def _running(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    offsets = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=offsets[1:])
-    return offsets

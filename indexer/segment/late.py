@@ -10,9 +10,9 @@ Passages are ragged and stay so: the vectors of a few thousand tokens are copied
 reduced while they are in the cache, without padding.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from indexer.kernels.maxsim import bests, means
 from indexer.segment.arrays import Arrays, create_arrays, open_arrays, write_arrays
 from indexer.segment.codec import MOST_CENTROIDS, Codebook, Codes, Packed, to_int8, to_residuals
 from indexer.segment.late_vectors import SCRATCH, Int8, Residual4, book_arrays, read_books
+from indexer.segment.ragged import blocks, kept, offsets_of
 
 Precision = Literal["int8", "residual4"]
 
@@ -109,9 +110,9 @@ def write_late(
         labels.append(_NONE if passage.labels is None else passage.labels.astype(np.uint16))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     arrays: Arrays = {
-        "offset": _running(lengths),
-        "token_offset": _running([len(each) for each in ids]),
-        "label_offset": _running([len(each) for each in labels]),
+        "offset": offsets_of(lengths),
+        "token_offset": offsets_of([len(each) for each in ids]),
+        "label_offset": offsets_of([len(each) for each in labels]),
         **book_arrays([] if codebook is None else [codebook]),
         "token": _narrowed(np.concatenate([np.empty(0, np.int32), *ids])),
         "label": np.concatenate([_NONE, *labels]),
@@ -148,7 +149,7 @@ class Late:
 
     def tokens(self, rows: NDArray[np.int64]) -> Gathered:
         """The vectors of some rows, in the order given."""
-        offsets = _running(self.lengths(rows))
+        offsets = offsets_of(self.lengths(rows))
         codes, scales = np.empty((offsets[-1], self.dim), np.int8), np.empty(offsets[-1], np.float32)
         self._source.gather(self.starts, np.array(rows, np.int64), codes, scales)
         return Gathered(codes, scales, offsets)
@@ -157,7 +158,7 @@ class Late:
         """Scores of some rows, in the order given; -1 for a row without vectors."""
         self._check(asked)
         scores = np.empty(len(rows), np.float32)
-        for begin, end, offsets in self._blocks(rows):
+        for begin, end, offsets in blocks(self.lengths(rows), TOGETHER):
             codes, scales = SCRATCH.room(int(offsets[-1]), self.dim)
             self._source.gather(self.starts, np.array(rows[begin:end], np.int64), codes, scales)
             best = bests(products(codes, asked.codes), scales, offsets, len(asked.scales))
@@ -195,16 +196,6 @@ class Late:
         best = similar.argmax(axis=0)
         return best.astype(np.int32), similar[best, np.arange(q)] * asked.scales
 
-    def _blocks(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        """Stretches of `rows` with `TOGETHER` vectors at most, or one row, and where their vectors begin."""
-        offsets = _running(self.lengths(rows))
-        begin = 0
-        while begin < len(rows):
-            most = int(np.searchsorted(offsets, offsets[begin] + TOGETHER, side="right")) - 1
-            end = max(begin + 1, min(most, len(rows)))
-            yield begin, end, offsets[begin : end + 1] - offsets[begin]
-            begin = end
-
     def _check(self, asked: LateQuestion) -> None:
         if asked.codes.shape[1] != self.dim:
             raise ValueError(
@@ -220,9 +211,9 @@ def merge_late(path: Path, parts: Sequence[tuple[Late, NDArray[np.bool_]]]) -> N
     _check_alike([late for late, _ in parts])
     books, renumbered = _united([late for late, _ in parts])
     small: Arrays = {
-        "offset": _running(_kept(parts, "offset")),
-        "token_offset": _running(_kept(parts, "token_offset")),
-        "label_offset": _running(_kept(parts, "label_offset")),
+        "offset": offsets_of(_kept(parts, "offset")),
+        "token_offset": offsets_of(_kept(parts, "token_offset")),
+        "label_offset": offsets_of(_kept(parts, "label_offset")),
         **book_arrays(books),
     }
     shapes = {name: (array.dtype, array.shape) for name, array in small.items()}
@@ -237,7 +228,7 @@ def merge_late(path: Path, parts: Sequence[tuple[Late, NDArray[np.bool_]]]) -> N
     for name in moved:
         at = 0
         for (late, keep), numbers in zip(parts, renumbered, strict=True):
-            for some in _stretches(late, keep, name):
+            for some in kept(late._arrays[name], late._arrays[_PLACES.get(name, "offset")], keep):
                 arrays[name][at : at + len(some)] = numbers[some] if name == "nearest" else some
                 at += len(some)
 
@@ -306,17 +297,3 @@ def _united(parts: Sequence[Late]) -> tuple[list[Codebook], list[NDArray[np.uint
 def _kept(parts: Sequence[tuple[Late, NDArray[np.bool_]]], places: str) -> NDArray[np.int64]:
     """How many elements each kept row has."""
     return np.concatenate([np.diff(late._arrays[places])[keep] for late, keep in parts])
-
-
-def _stretches(late: Late, keep: NDArray[np.bool_], name: str) -> Iterator[NDArray[Any]]:
-    """What an array has of the kept rows, as views of as many neighbours as there are."""
-    starts = late._arrays[_PLACES.get(name, "offset")]
-    edges = np.flatnonzero(np.diff(keep.astype(np.int8), prepend=0, append=0))
-    for begin, end in edges.reshape(-1, 2).tolist():
-        yield late._arrays[name][starts[begin] : starts[end]]
-
-
-def _running(sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    offsets = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=offsets[1:])
-    return offsets
