@@ -46,13 +46,19 @@ Run = Callable[[], object]
 
 
 def least(run: Run, rounds: int) -> float:
-    """Milliseconds of the fastest run, one not counted before."""
-    times = []
+    """Milliseconds of the fastest run, one not counted before; of a single one if `rounds` is 0."""
+    return by_turns([run], rounds)[0]
+
+
+def by_turns(runs: Sequence[Run], rounds: int) -> list[float]:
+    """The like of several runs that take turns."""
+    times: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds + 1):
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return 1000 * min(times[1:] or times)
+        for run, taken in zip(runs, times, strict=True):
+            began = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - began)
+    return [1000 * min(taken[1:] or taken) for taken in times]
 
 
 def random_ids(number: int, length: int, seed: int) -> list[list[int]]:
@@ -82,7 +88,7 @@ class Bench:
     def blocks(self, documents: list[list[int]]) -> float:
         """Instruction, documents and question, up to l*."""
         prompt = Prompt("query_aware", self.instruction, documents, self.question)
-        return least(lambda: self.net.rank([prompt]), self.rounds if len(documents) < 100 else 1)
+        return least(lambda: self.net.rank([prompt]), self.rounds if len(documents) < 100 else 0)
 
     def cached(self, documents: list[list[int]], *, int8: bool) -> float:
         """The question over documents that were read."""
@@ -99,8 +105,8 @@ class Bench:
             pages = cache.documents(parts)
             return least(lambda: net.ask([self.question], [pages]), self.rounds)
 
-    def keys(self, documents: list[list[int]], path: Path) -> float:
-        """The question alone, and then with documents' keys from a mapped file."""
+    def keys(self, documents: list[list[int]], path: Path) -> list[float]:
+        """The question alone, and with documents' keys from a mapped file."""
         few = self.net.document_keys(documents[:10])
         keys = [few[number % len(few)] for number in range(len(documents))]
         write_keys(path, [len(each) for each in keys], keys, key_centre(self.net))
@@ -111,11 +117,7 @@ class Bench:
             split = key_rows(asked.vectors, asked.kv_heads, asked.weights)
             return combine(*stored.partials(split, rows, products), split.weights)
 
-        return least(run, 3 * self.rounds)
-
-    def alone(self) -> float:
-        """The question's own forward to l*."""
-        return least(lambda: self.net.ask_alone([self.question]), 3 * self.rounds)
+        return by_turns([lambda: self.net.ask_alone([self.question]), run], 5 * self.rounds)
 
     def _states(self, documents: list[list[int]]) -> list[Any]:
         """What is read of a few documents, again and again: reading five hundred would take minutes."""
@@ -137,7 +139,7 @@ def dense(dtype: torch.dtype, counts: Sequence[int], length: int, rounds: int) -
             with torch.inference_mode():
                 return model(ids, use_cache=False, logits_to_keep=1)
 
-        found[number] = least(run, rounds if number < 50 else 1)
+        found[number] = least(run, rounds if number < 50 else 0)
     return found
 
 
@@ -153,14 +155,12 @@ def report(dtype: str, options: argparse.Namespace) -> None:
     counts, kind = options.documents, getattr(torch, dtype)
     measured = dense(kind, [n for n in counts if n <= options.dense], options.tokens, options.rounds)
     fit = fitted(measured)
-    print(f"\n{dtype}, {options.threads} thread(s), ms" + "".join(f"{n:>10}" for n in counts))
+    print(f"\n{dtype}, {options.threads} thread(s), ms" + "".join(f"{n:>11}" for n in counts))
 
     def row(name: str, values: Sequence[float], marks: str = "") -> None:
-        cells = [
-            f"{mark}{value:,.0f}" if value >= 100 else f"{value:.1f}"
-            for value, mark in zip(values, marks or [""] * len(values), strict=True)
-        ]
-        print(f"{name:<28}" + "".join(f"{cell:>10}" for cell in cells), flush=True)
+        shown = zip(values, marks or [""] * len(values), strict=True)
+        cells = [f"{mark}{value:,.{0 if value >= 100 else 2 if value < 10 else 1}f}" for value, mark in shown]
+        print(f"{name:<28}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
 
     whole = [measured.get(n) or fit(n) for n in counts]
     row("dense", whole, ["" if n in measured else "~" for n in counts])
@@ -168,13 +168,14 @@ def report(dtype: str, options: argparse.Namespace) -> None:
     table: dict[str, list[float]] = {}
     for layer in options.layers:
         bench = Bench(dtype, layer, options.rounds)
-        table[f"question alone, l*={layer}"] = [bench.alone()] * len(counts)
         if layer == max(options.layers):
             table[f"blocks, l*={layer}"] = [bench.blocks(documents[n]) for n in counts]
         table[f"cached, l*={layer}"] = [bench.cached(documents[n], int8=False) for n in counts]
         table[f"cached int8, l*={layer}"] = [bench.cached(documents[n], int8=True) for n in counts]
         with tempfile.TemporaryDirectory() as folder:
-            table[f"keys, l*={layer}"] = [bench.keys(documents[n], Path(folder) / str(n)) for n in counts]
+            pairs = [bench.keys(documents[n], Path(folder) / str(n)) for n in counts]
+        table[f"question alone, l*={layer}"] = [alone for alone, _ in pairs]
+        table[f"keys, l*={layer}"] = [keys for _, keys in pairs]
     full = Bench(dtype, bench.net.layers - 1, 1)
     table["blocks, all layers"] = [full.blocks(documents[n]) for n in counts if n <= 100]
     for name, values in table.items():
@@ -185,8 +186,8 @@ def report(dtype: str, options: argparse.Namespace) -> None:
     row(f"dense / cached, l*={layer}", ratio[f"cached, l*={layer}"])
     row(f"dense / cached int8, l*={layer}", ratio[f"cached int8, l*={layer}"])
     for each in options.layers:
-        keys, alone = table[f"keys, l*={each}"], table[f"question alone, l*={each}"][0]
-        row(f"keys / question, l*={each}", [value / alone for value in keys])
+        keys, alone = table[f"keys, l*={each}"], table[f"question alone, l*={each}"]
+        row(f"keys / question, l*={each}", [a / b for a, b in zip(keys, alone, strict=True)])
         print(f"keys, l*={each}: {counts[-1]} documents take {keys[-1] / keys[0]:.2f} × {counts[0]}")
 
 
