@@ -28,7 +28,6 @@ from models.in_context.items import (
     DocumentItem,
     Item,
     KeyQuestion,
-    KeysItem,
     Mode,
     Prompt,
     PromptItem,
@@ -373,7 +372,7 @@ def _alike(items: Sequence[Item]) -> Iterator[list[int]]:
 
 def _sameness(item: Item) -> Any:
     """What items have in common of which one need pass through the net."""
-    return tuple(item.ids) if isinstance(item, DocumentItem | KeysItem) else id(item)
+    return tuple(item.ids) if isinstance(item, DocumentItem) else id(item)
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -6,6 +6,7 @@ an instruction, reading documents over it, asking over documents, or a whole pro
 forward at the layer where it is done by raising `Reached`: layers above never run.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -72,7 +73,7 @@ def causal(t: int, before: int, device: torch.device) -> Tensor:
     return torch.ones(t, before + t, dtype=torch.bool, device=device).tril(before)
 
 
-class Reader:
+class Reader(ABC):
     """Reads texts, perhaps behind an instruction, and keeps keys and values; of layer `last` only keys are
     made.
 
@@ -99,8 +100,9 @@ class Reader:
             v = _behind(self._before.values[layer], v)
         return self._attend(q, k, v, scale)
 
+    @abstractmethod
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        raise NotImplementedError
+        """Attention of texts to themselves and what is before them, by who sees whom."""
 
 
 class Padded(Reader):
@@ -170,7 +172,6 @@ class Asked:
         drop: Drop | None = None,
     ) -> None:
         self.tokens = sum(lengths)
-        self._lengths = lengths
         self._plan = plan
         self._before = before
         self._drop = drop

@@ -110,16 +110,6 @@ class DocumentItem:
 
 
 @dataclass(frozen=True)
-class KeysItem:
-    """Read a document for its keys of l*: float32 [t, kv_heads, head_dim]."""
-
-    ids: list[int]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
 class AloneItem:
     """Ask without documents: `KeyQuestion`."""
 
@@ -150,4 +140,4 @@ class PromptItem:
         return len(self.prompt)
 
 
-Item = DocumentItem | KeysItem | AloneItem | AskItem | PromptItem
+Item = DocumentItem | AloneItem | AskItem | PromptItem

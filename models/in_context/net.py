@@ -32,7 +32,6 @@ from models.in_context.items import (
     DocumentItem,
     Item,
     KeyQuestion,
-    KeysItem,
     Mode,
     Prompt,
     PromptItem,
@@ -226,7 +225,6 @@ class InContextNet:
     def _runs(self) -> Mapping[type[Item], Callable[[Sequence[Any]], Sequence[Any]]]:
         return {
             DocumentItem: lambda items: self.read_documents([item.ids for item in items]),
-            KeysItem: lambda items: self.document_keys([item.ids for item in items]),
             AloneItem: lambda items: self.ask_alone([item.question for item in items]),
             AskItem: lambda items: self.ask(
                 [item.question for item in items], [item.documents for item in items]

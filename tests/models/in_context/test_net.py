@@ -9,7 +9,7 @@ import torch
 
 from models.in_context.flat import causal_attention, masked_attention
 from models.in_context.growing import Growing
-from models.in_context.items import AloneItem, AskItem, DocumentItem, KeysItem, PromptItem
+from models.in_context.items import AloneItem, AskItem, DocumentItem, PromptItem
 from models.in_context.net import InContextNet
 from models.in_context.read_out import BlockRank, Drop, Heads, Icr, Reading, ReadOut
 from models.in_context.segments import Segments, mask
@@ -232,7 +232,6 @@ def test_items_of_all_kinds_pass_together(net: InContextNet) -> None:
         PromptItem(net.prompt(QUERY, documents, "query_aware")),
         DocumentItem(documents[0]),
         AskItem(net.question(QUERY, "cached"), source),
-        KeysItem(documents[1]),
         AloneItem(net.question(QUERY, "keys")),
         DocumentItem(documents[2]),
     ]
@@ -240,14 +239,9 @@ def test_items_of_all_kinds_pass_together(net: InContextNet) -> None:
     np.testing.assert_allclose(found[0].scores, in_blocks(net, documents, BlockRank(), "query_aware").scores)
     torch.testing.assert_close(found[1].keys, source._states[0].keys, rtol=0, atol=tolerance(net))
     np.testing.assert_allclose(found[2].scores, in_blocks(net, documents, BlockRank(), "cached").scores)
-    assert found[3].shape == (len(documents[1]), 2, 16)
-    assert found[4].vectors.shape == (8, 16)  # two tokens that the answer begins with, four heads
-    assert found[5].tokens == len(documents[2])
-    assert list(map(len, items[1:4])) == [
-        len(documents[0]),
-        len(net.question(QUERY, "cached")),
-        len(documents[1]),
-    ]
+    assert found[3].vectors.shape == (8, 16)  # two tokens that the answer begins with, four heads
+    assert found[4].tokens == len(documents[2])
+    assert list(map(len, items[1:3])) == [len(documents[0]), len(net.question(QUERY, "cached"))]
 
 
 def test_layers_above_the_last_one_read_are_let_go(net: InContextNet) -> None:
