@@ -24,14 +24,16 @@ from service.workers import Workers
 
 Dropped = Literal["gone", "late", "full", "failed"]
 
-FADE = 0.9
-"""How much the speed measured before counts after another forward."""
+MEMORY = 10
+"""Full batches' worth of tokens over which the speed of a net is measured. It fades by tokens and not by
+forwards, so that many lone questions, which waste most of a forward, do not hide what full batches take.
+"""
 
 log = logging.getLogger(__name__)
 
 
 class Overloaded(RuntimeError):  # noqa: N818 - it says a state
-    """The queue is full; `retry_after` is the seconds in which what waits now will have been done."""
+    """The queue is full; `retry_after` is the seconds until it has room for the call."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -105,7 +107,8 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
         self._owner: asyncio.Task[None] | None = None
         self._closed = False
-        self._running_tokens = 0
+        self._memory = float(MEMORY * budget)
+        self._running_tokens, self._began = 0, 0.0
         self._spent_tokens = self._spent_seconds = 0.0
 
     @property
@@ -117,6 +120,12 @@ class Batcher:
     def pending_tokens(self) -> int:
         """Tokens that wait for a forward or are in one."""
         return self._queue.tokens + self._running_tokens
+
+    def seconds(self, tokens: int) -> float:
+        """Seconds until so many more tokens would be done, after what runs and waits, by measured speed."""
+        speed = self._tokens_per_second()
+        rest = self._running_tokens / speed - (time.monotonic() - self._began)
+        return max(0.0, rest) + (self._queue.tokens + tokens) / speed
 
     async def start(self) -> None:
         """Begin to run forwards; calls made before wait."""
@@ -195,7 +204,7 @@ class Batcher:
             self._observer.dropped("full", items)
             raise Overloaded(
                 f"{self._queue.tokens} of {self._limit} tokens are waiting for the net {self.name}",
-                self._queue.tokens / self._tokens_per_second(),
+                self.seconds(tokens - self._limit),
             )
 
     @contextmanager
@@ -251,7 +260,7 @@ class Batcher:
         shares: dict[Call, list[int]] = {}
         for number, entry in enumerate(batch):
             shares.setdefault(entry.call, []).append(number)
-        began = time.monotonic()
+        began = self._began = time.monotonic()
         for call in shares:
             self._observer.waited(call.priority, began - call.since)
         items = [entry.item for entry in batch]
@@ -277,8 +286,9 @@ class Batcher:
 
     def _measure(self, items: list[Sized], seconds: float) -> None:
         count = sum(map(len, items))
-        self._spent_tokens = FADE * self._spent_tokens + count
-        self._spent_seconds = FADE * self._spent_seconds + seconds
+        kept = math.exp(-count / self._memory)
+        self._spent_tokens = kept * self._spent_tokens + count
+        self._spent_seconds = kept * self._spent_seconds + seconds
         self._observer.ran(len(items), count, seconds)
 
     def _tokens_per_second(self) -> float:
