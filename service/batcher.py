@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine, Iterator, Sequence, Sized
+from collections.abc import Callable, Coroutine, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
@@ -22,6 +22,7 @@ from service.batch_queue import Array, BatchQueue, Call, Entry
 from service.batch_queue import Priority as Priority
 from service.workers import Workers
 
+Look = Callable[[Sequence[Sized]], None]
 Dropped = Literal["gone", "late", "full", "failed"]
 
 MEMORY = 10
@@ -146,16 +147,17 @@ class Batcher:
         kind: Kind = "query",
         priority: Priority = "interactive",
         deadline: float | None = None,
+        look: Look | None = None,
     ) -> Array:
         """One row per input, in order: texts, or whatever the net tokenises. `deadline` is in seconds of
-        `time.monotonic()`.
+        `time.monotonic()`. `look` sees the items before they queue, and what it raises goes to the caller.
 
         Raises Overloaded, TooManyTokens, TimeoutError past the deadline, NetFailed, Closed. Cancelling it
         takes what waits off the queue.
         """
         if not inputs:
             raise ValueError("there is no text to encode")
-        return await self._answer(self._enter(inputs, kind, priority, _ends(deadline)), _ends(deadline))
+        return await self._answer(self._enter(inputs, kind, priority, _ends(deadline), look), _ends(deadline))
 
     async def submit(
         self, items: Sequence[Sized], *, priority: Priority = "interactive", deadline: float | None = None
@@ -172,10 +174,14 @@ class Batcher:
         except TimeoutError:
             raise TimeoutError(f"the deadline passed before the net {self.name} came to the call") from None
 
-    async def _enter(self, inputs: Sequence[Any], kind: Kind, priority: Priority, ends: float) -> Call:
+    async def _enter(
+        self, inputs: Sequence[Any], kind: Kind, priority: Priority, ends: float, look: Look | None
+    ) -> Call:
         self._admit(len(inputs), len(inputs))  # each has at least one token, so much is known for nothing
         with self._announced(priority, len(inputs)):
             items = await self._workers.run(self._net.tokenize, inputs, kind)
+            if look is not None:
+                look(items)
             return await self._queue_up(items, priority, ends)
 
     async def _queue_up(self, items: Sequence[Sized], priority: Priority, ends: float) -> Call:
