@@ -36,16 +36,17 @@ def prepared(weights: Weights, device: str, dtype: DType, cache: Path | None) ->
     return path, torch.bfloat16 if kind == "bfloat16" else torch.float32
 
 
-def pretrained(kind: Any, path: Path, device: str, dtype: torch.dtype) -> Any:
+def pretrained(kind: Any, path: Path, device: str, dtype: torch.dtype, *, pooler: bool = False) -> Any:
     """The model of a folder by one of the `AutoModel…` classes of `transformers`, ready to compute.
 
-    Raises ValueError if the folder lacks some of its weights, which would else be random.
+    Raises ValueError if the folder lacks some of its weights, which would else be random; those of a pooler,
+    which many folders lack, count only if it is part of what is computed.
     """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     net, report = kind.from_pretrained(
         path, use_safetensors=True, local_files_only=True, dtype=dtype, output_loading_info=True
     )
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    missing = sorted(key for key in report["missing_keys"] if pooler or "pooler" not in key)
     if missing or report["mismatched_keys"]:
         raise ValueError(
             f"{path} lacks weights of {type(net).__name__}: {', '.join(missing) or 'other shapes'}"

@@ -52,7 +52,7 @@ def load_quality(name: str, *, device: str = "cpu") -> Quality:
     if name == ITN:
         return InformationToNoise()
     weights = resolve(name)
-    net = pretrained(AutoModelForSequenceClassification, weights.path, device, torch.float32)
+    net = pretrained(AutoModelForSequenceClassification, weights.path, device, torch.float32, pooler=True)
     return Classifier(weights, net, AutoTokenizer.from_pretrained(weights.path, local_files_only=True))
 
 

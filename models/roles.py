@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-Role = Literal["dense", "sparse", "late", "quality", "in_context"]
+Role = Literal["dense", "sparse", "late", "cross", "quality", "in_context"]
 """What a net is for; under this word its fingerprint stands in a manifest."""
 
 
@@ -56,6 +56,10 @@ def _load(cache: Path, role: Role, name: str) -> Loaded:
         from models.late import LateEncoder
 
         return LateEncoder.load(name, cache=cache)
+    if role == "cross":
+        from models.cross import CrossEncoder
+
+        return CrossEncoder.load(name, cache=cache)
     if role == "in_context":
         from models.in_context.net import InContextNet
 

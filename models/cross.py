@@ -1,0 +1,181 @@
+"""Pairs of a question and a text to scores: a cross-encoder, by any sentence-transformers `CrossEncoder`.
+
+Both texts pass through one net together (Nogueira and Cho 2019, arXiv 1901.04085), so nothing of a document
+can be computed before the question is known, and a pair costs as much as a passage costs an encoder. What a
+long document costs is bounded: the net reads a few of its windows, which a much cheaper model chooses (see
+`models.cross_passages` and `models.cross_student`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from tokenizers import Encoding
+
+from models.cross_folder import Opened, open_folder
+from models.cross_passages import Ints, Scores, Windows, add_up, choose, cut
+from models.cross_recipe import Recipe, read_recipe
+from models.cross_student import Student, load_student
+from models.load import Weights, resolve
+from models.packing import pack
+from models.precision import DType, prepared
+from models.tokens import copied, padded
+
+BUDGET = 2048
+"""Padded tokens per forward: enough to fill the cores, little enough to stay in their caches."""
+
+MOST_TITLE_TOKENS = 64
+"""A title is cut to so many, and to a third of what the net reads, as it is for encoders."""
+
+Item = list[int]
+"""A pair as the net reads it: token ids, those of the second text as complements `~id`."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of a document: an item for each window that was chosen, in the order of the text.
+
+    `characters` int64 [windows, 2] are the (begin, end) of each; `whole` says that nothing was left out.
+    """
+
+    items: list[Item]
+    characters: Ints
+    whole: bool
+
+
+class CrossEncoder:
+    """A cross-encoder on one device; its methods may be called from any thread.
+
+    `fingerprint` covers weights, tokeniser, activation, recipe and student; `dtype` is a choice of the
+    machine and not part of it. `recipe` says how long documents are read.
+    """
+
+    def __init__(self, weights: Weights, opened: Opened, recipe: Recipe, student: Student) -> None:
+        self._net, self._student, tokenizer = opened.net, student, opened.tokenizer
+        self._activation = opened.activation
+        self._pad: int = tokenizer.pad_token_id or 0
+        self._typed = "token_type_ids" in tokenizer.model_input_names
+        self._whole = copied(tokenizer.backend_tokenizer)
+        self._cut = copied(tokenizer.backend_tokenizer)
+        self._cut.enable_truncation(opened.max_tokens, direction=tokenizer.truncation_side)
+        self.name = weights.name
+        self.fingerprint = weights.fingerprint
+        self.max_tokens = opened.max_tokens
+        self.dtype = str(opened.net.dtype).removeprefix("torch.")
+        self.recipe = recipe
+
+    @classmethod
+    def load(
+        cls, name: str, *, device: str = "cpu", dtype: DType = "auto", cache: Path | None = None
+    ) -> Self:
+        """Load the cross-encoder called `name` (see `models.load`); raises WeightsMissing or ValueError.
+
+        `dtype` "auto" is bfloat16 where the device computes in it natively, else float32; the last layer is
+        always in float32. With a `cache` directory weights in bfloat16 are converted once and then mapped,
+        instead of at every start.
+        """
+        weights = resolve(name)
+        path, kind = prepared(weights, device, dtype, cache)
+        opened = open_folder(path, name, device, kind)
+        recipe = read_recipe(weights.path, opened.max_tokens)
+        student = load_student(weights.path, opened.net.get_input_embeddings().weight)
+        return cls(weights, opened, recipe, student)
+
+    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> list[Item]:
+        """The items of pairs, special tokens included; never empty.
+
+        A pair that is longer than `max_tokens` loses tokens at the end of whichever text has more, as in
+        sentence-transformers.
+        """
+        return [self._item(each) for each in self._cut.encode_batch_fast(list(pairs))]
+
+    def forward(self, items: Sequence[Item]) -> Scores:
+        """One padded batch through the net: its logits, float32 [n], in the given order."""
+        signed, real = padded(items, self._pad)
+        second = signed < 0
+        inputs = {"input_ids": np.where(second, ~signed, signed), "attention_mask": real.astype(np.int64)}
+        if self._typed:
+            inputs["token_type_ids"] = second.astype(np.int64)
+        with torch.inference_mode():
+            batch = {name: torch.from_numpy(each).to(self._net.device) for name, each in inputs.items()}
+            logits: Scores = self._net(**batch).logits[:, 0].cpu().numpy()
+        return logits
+
+    def predict(self, pairs: Sequence[tuple[str, str]], budget: int = BUDGET) -> Scores:
+        """Tokenise, batch by padded tokens, forward: the raw logits, float32 [n], in the order of `pairs`."""
+        items = self.tokenize(pairs)
+        logits = np.empty(len(items), np.float32)
+        for batch in pack([len(item) for item in items], budget):
+            logits[batch] = self.forward([items[place] for place in batch])
+        return logits
+
+    def activate(self, logits: Scores) -> Scores:
+        """What the model's own activation makes of logits, float32 of their shape: a sigmoid or nothing."""
+        if self._activation == "identity":
+            return logits
+        scores: Scores = torch.from_numpy(logits).sigmoid().numpy()
+        return scores
+
+    def read(self, query: str, documents: Sequence[tuple[str, str]]) -> list[Reading]:
+        """What to read of documents, which are titles and texts: as many windows as the recipe says, at most.
+
+        A text that fits a window is read whole; each window is read below the title.
+        """
+        if not documents:
+            return []
+        asked = self._pieces([query])[0].ids
+        titles = self._titles([title for title, _ in documents])
+        texts = [text for _, text in documents]
+        chosen = [
+            self._choose(asked, text, pieces) for text, pieces in zip(texts, self._pieces(texts), strict=True)
+        ]
+        encodings = self._cut.encode_batch_fast(
+            [
+                (query, f"{title} {text[begin:end]}" if title else text[begin:end])
+                for title, text, (windows, _) in zip(titles, texts, chosen, strict=True)
+                for begin, end in windows.characters.tolist()
+            ]
+        )
+        ends = np.cumsum([len(windows) for windows, _ in chosen]).tolist()
+        return [
+            self._reading(windows, number, encodings[end - len(windows) : end])
+            for (windows, number), end in zip(chosen, ends, strict=True)
+        ]
+
+    def score(self, readings: Sequence[Reading], logits: Scores) -> Scores:
+        """The scores of documents, float32 [documents], from the logits of all their items in order."""
+        counts = [len(each.items) for each in readings]
+        return add_up(logits, np.repeat(np.arange(len(counts)), counts), len(counts), self.recipe.weights)
+
+    def _choose(self, asked: Sequence[int], text: str, pieces: Encoding) -> tuple[Windows, int]:
+        """The windows of a text that are read, and how many it has."""
+        recipe = self.recipe
+        offsets = np.array(pieces.offsets, np.int64).reshape(-1, 2)
+        windows = cut(text, offsets, recipe.window, recipe.overlap)
+        if len(windows) <= recipe.passages:
+            return windows, len(windows)
+        estimates = self._student.estimates(asked, pieces.ids, windows.tokens)
+        return windows.take(choose(estimates, recipe.passages)), len(windows)
+
+    def _reading(self, windows: Windows, number: int, encodings: Sequence[Encoding]) -> Reading:
+        whole = len(windows) == number and not any(each.overflowing for each in encodings)
+        return Reading([self._item(each) for each in encodings], windows.characters, whole)
+
+    def _titles(self, titles: Sequence[str]) -> list[str]:
+        """Titles, cut."""
+        most = min(MOST_TITLE_TOKENS, self.max_tokens // 3)
+        offsets = [each.offsets for each in self._pieces(titles)]
+        return [
+            title if len(each) <= most else title[: each[most - 1][1]]
+            for title, each in zip(titles, offsets, strict=True)
+        ]
+
+    def _pieces(self, texts: Sequence[str]) -> list[Encoding]:
+        return self._whole.encode_batch(list(texts), add_special_tokens=False)
+
+    def _item(self, encoding: Encoding) -> Item:
+        kinds = zip(encoding.ids, encoding.type_ids, strict=True)
+        return [~number if kind else number for number, kind in kinds] or [self._pad]

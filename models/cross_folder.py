@@ -1,0 +1,143 @@
+"""From a folder of weights to a cross-encoder with its tokeniser, and nothing guessed.
+
+A `CrossEncoder` of sentence-transformers is a sequence classifier of `transformers` with one label, and an
+activation that is named in one of three places, by version. A folder that would make it do anything more
+(modules after the transformer, prompts, a tokeniser that it changes) is refused by name, since scores would
+look no less plausible without.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from models.precision import pretrained
+
+Activation = Literal["sigmoid", "identity"]
+
+ACTIVATIONS: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
+"""Of torch.nn, by the last part of their name."""
+
+TRANSFORMER = frozenset({"transformer_task", "modality_config", "module_output_name", "max_seq_length"})
+"""Keys of `sentence_bert_config.json` that say what is done here anyway, or that are read."""
+
+LONGEST = 100_000
+"""A tokeniser that cuts to more tokens than this never cuts."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A loaded folder; `net` gives `logits` [texts, 1] in float32."""
+
+    net: Any
+    tokenizer: Any
+    max_tokens: int
+    activation: Activation
+
+
+class Float32Linear(torch.nn.Module):
+    """The last layer, in float32 whatever the others compute in.
+
+    Eight bits of a logit would make ties of good passages.
+    """
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear.float()
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Logits of states in any number format."""
+        logits: Tensor = self.linear(states.float())
+        return logits
+
+
+def open_folder(path: Path, name: str, device: str, dtype: torch.dtype) -> Opened:
+    """Load the cross-encoder in `path`, called `name` in errors; raises ValueError if it is none."""
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    _check_head(name, config)
+    given = _check_modules(path, name)
+    activation = _activation(path, name)
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    net = pretrained(AutoModelForSequenceClassification, path, device, dtype, pooler=True)
+    _raise_precision(net)
+    return Opened(net, tokenizer, _limit(name, tokenizer, config, given.get("max_seq_length")), activation)
+
+
+def _check_head(name: str, config: Any) -> None:
+    architectures = config.architectures or ["of no named architecture"]
+    if not architectures[0].endswith("ForSequenceClassification"):
+        raise ValueError(
+            f"{name} is {', '.join(architectures)}, not a cross-encoder: it has no head that scores pairs"
+        )
+    if config.num_labels != 1:
+        raise ValueError(
+            f"{name} tells {config.num_labels} classes apart; a cross-encoder has one label, the score of a "
+            "pair"
+        )
+
+
+def _check_modules(path: Path, name: str) -> dict[str, Any]:
+    """What the folder says of its transformer; ValueError for what would be done beyond it."""
+    kinds = [each["type"].rpartition(".")[2] for each in _read(path / "modules.json", [])]
+    if kinds not in ([], ["Transformer"]):
+        raise ValueError(f"{name} scores pairs by {' and '.join(kinds)}, not by one Transformer")
+    saved = _read(path / "config_sentence_transformers.json", {})
+    if saved.get("prompts", {}).get(saved.get("default_prompt_name")):
+        raise ValueError(f"{name} puts a prompt before its pairs, which is not supported")
+    given: dict[str, Any] = _read(path / "sentence_bert_config.json", {})
+    if more := sorted(key for key, value in given.items() if key not in TRANSFORMER and value):
+        raise ValueError(f"{name} asks in sentence_bert_config.json for {', '.join(more)}: not supported")
+    return given
+
+
+def _activation(path: Path, name: str) -> Activation:
+    """What is made of logits: of the places where sentence-transformers looks for it, the first that says."""
+    config = _read(path / "config.json", {})
+    modular = _read(path / "config_sentence_transformers.json", {}) if _has_modules(path) else {}
+    saved = (
+        modular.get("activation_fn")
+        or config.get("sentence_transformers", {}).get("activation_fn")
+        or config.get("sbert_ce_default_activation_function")
+        or "torch.nn.Sigmoid"
+    )
+    package, _, last = saved.rpartition(".")
+    if not f"{package}.".startswith("torch.nn.") or last not in ACTIVATIONS:
+        raise ValueError(f"{name} makes scores by {saved}; known are {' and '.join(ACTIVATIONS)} of torch.nn")
+    return ACTIVATIONS[last]
+
+
+def _has_modules(path: Path) -> bool:
+    return (path / "modules.json").is_file()
+
+
+def _limit(name: str, tokenizer: Any, config: Any, wanted: int | None) -> int:
+    """How many tokens a pair may have: the least of what tokeniser, net and folder say."""
+    positions = getattr(config, "max_position_embeddings", None)
+    limits = [
+        each for each in (tokenizer.model_max_length, positions, wanted) if each is not None and each > 0
+    ]
+    if (limit := int(min(limits))) > LONGEST:
+        raise ValueError(
+            f"{name} does not say how many tokens it reads: put model_max_length into tokenizer_config.json"
+        )
+    return limit
+
+
+def _raise_precision(net: Any) -> None:
+    """Let the layer that gives the one logit compute in float32."""
+    heads = [
+        path
+        for path, module in net.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == 1
+    ]
+    if len(heads) != 1:
+        raise ValueError(f"{type(net).__name__} has {len(heads)} layers that could give its score, not one")
+    net.set_submodule(heads[0], Float32Linear(net.get_submodule(heads[0])))
+
+
+def _read(file: Path, default: Any) -> Any:
+    return json.loads(file.read_bytes()) if file.is_file() else default
