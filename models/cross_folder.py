@@ -62,9 +62,10 @@ def open_folder(path: Path, name: str, device: str, dtype: torch.dtype) -> Opene
     given = _check_modules(path, name)
     activation = _activation(path, name)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    limit = _limit(name, tokenizer, config, given.get("max_seq_length"))
     net = pretrained(AutoModelForSequenceClassification, path, device, dtype, pooler=True)
     _raise_precision(net)
-    return Opened(net, tokenizer, _limit(name, tokenizer, config, given.get("max_seq_length")), activation)
+    return Opened(net, tokenizer, limit, activation)
 
 
 def _check_head(name: str, config: Any) -> None:

@@ -6,7 +6,8 @@ that reads weights, tokenises and runs a forward is the production code. Its vec
 texts is the share of words they have in common, so rankings are predictable by eye. It needs no torch.
 `tiny_sparse_encoder` and `WordOverlapSparseEncoder` are the same two for `models.sparse.SparseEncoder`;
 `WordOverlapLateEncoder` is the second for `models.late.LateEncoder`.
-`tiny_causal` writes a random decoder, as rerankers in context read them.
+`tiny_cross_encoder` writes a random BERT that scores pairs, `tiny_causal` a random decoder, as
+rerankers in context read them.
 """
 
 import json
@@ -79,7 +80,20 @@ def tiny_classifier(directory: Path, *, max_tokens: int = 256, classes: int = 2,
     return directory
 
 
-def _write_bert(directory: Path, kind: str, max_tokens: int, dim: int, seed: int, **config_keys: int) -> None:
+def tiny_cross_encoder(
+    directory: Path, *, max_tokens: int = 256, labels: int = 1, seed: int = 7, **config_keys: Any
+) -> Path:
+    """Write a random two-layer BERT that scores pairs, as old versions of sentence-transformers wrote them;
+    returns `directory`.
+
+    Load it with `CrossEncoder.load(str(tiny_cross_encoder(tmp_path / "net")))`.
+    """
+    kind = "BertForSequenceClassification"
+    _write_bert(directory, kind, max_tokens, 32, seed, num_labels=labels, **config_keys)
+    return directory
+
+
+def _write_bert(directory: Path, kind: str, max_tokens: int, dim: int, seed: int, **config_keys: Any) -> None:
     import torch
     import transformers
     from safetensors.torch import save_model
