@@ -5,20 +5,36 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import httpx
+
+
+class Running(NamedTuple):
+    """A server that answers: who asks it, and which process it is."""
+
+    client: httpx.Client
+    port: int
+    pid: int
 
 
 @contextmanager
 def served(command: Sequence[str], probe: str) -> Iterator[httpx.Client]:
     """Start a server on a free port and wait until it answers."""
+    with running(command, probe) as server:
+        yield server.client
+
+
+@contextmanager
+def running(command: Sequence[str], probe: str) -> Iterator[Running]:
+    """The same, with port and process."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     process = subprocess.Popen([*command, "--port", str(port)])
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             _wait(client, probe, process)
-            yield client
+            yield Running(client, port, process.pid)
     finally:
         process.terminate()
         process.wait()
