@@ -7,7 +7,6 @@ long document costs is bounded: the net reads a few of its windows, which a much
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +15,7 @@ import torch
 from tokenizers import Encoding
 
 from models.cross_folder import Opened, open_folder
-from models.cross_passages import Ints, Scores, Windows, add_up, choose, cut
+from models.cross_passages import Item, Reading, Scores, Windows, add_up, choose, cut
 from models.cross_recipe import Recipe, read_recipe
 from models.cross_student import Student, load_student
 from models.load import Weights, resolve
@@ -29,21 +28,6 @@ BUDGET = 2048
 
 MOST_TITLE_TOKENS = 64
 """A title is cut to so many, and to a third of what the net reads, as it is for encoders."""
-
-Item = list[int]
-"""A pair as the net reads it: token ids, those of the second text as complements `~id`."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What is read of a document: an item for each window that was chosen, in the order of the text.
-
-    `characters` int64 [windows, 2] are the (begin, end) of each; `whole` says that nothing was left out.
-    """
-
-    items: list[Item]
-    characters: Ints
-    whole: bool
 
 
 class CrossEncoder:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Scores = NDArray[np.float32]
+Item = list[int]
+"""A question and a text as a net reads them: token ids, those of the text as complements `~id`."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,22 @@ class Windows:
     def take(self, places: Sequence[int] | Ints) -> "Windows":
         """These windows, in this order."""
         return Windows(self.tokens[places], self.characters[places])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of a document: an item for each window that was chosen, in the order of the text.
+
+    `characters` int64 [windows, 2] are the (begin, end) of each; `whole` says that nothing was left out.
+    """
+
+    items: list[Item]
+    characters: Ints
+    whole: bool
+
+    def __len__(self) -> int:
+        """Tokens."""
+        return sum(map(len, self.items))
 
 
 def cut(text: str, offsets: Ints, window: int, overlap: int) -> Windows:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from models.roles import Load, loader
+from models.roles import Load, Role, loader
 from service import openapi
 from service.catalog import Catalog
 from service.embedded import Embedded, command
@@ -96,9 +96,15 @@ def _assemble(settings: Settings, load: Load) -> State:
         nets=nets,
         engine=Engine(settings, nets, workers, metrics),
         metrics=metrics,
-        warmup=Warmup(catalog, nets, {"dense": settings.encoder, "sparse": settings.sparse_encoder}),
+        warmup=Warmup(catalog, nets, _defaults(settings)),
         indexer=Embedded(command(settings.data_dir)) if settings.worker == "embedded" else None,
     )
+
+
+def _defaults(settings: Settings) -> dict[Role, str]:
+    """The nets that are loaded at the start, whatever collections there are."""
+    defaults: dict[Role, str] = {"dense": settings.encoder, "sparse": settings.sparse_encoder}
+    return defaults if settings.cross_encoder is None else {**defaults, "cross": settings.cross_encoder}
 
 
 @asynccontextmanager

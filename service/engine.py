@@ -17,15 +17,27 @@ from pydantic import TypeAdapter
 from indexer.filters import Filter, parse
 from indexer.segment.manifest import REORDERING, CollectionSchema, Component
 from service import limits
-from service.errors import ComponentError, InvalidError, LimitError
+from service.errors import ComponentError, InvalidError, LimitError, no_cross_encoder
 from service.metrics import Metrics
 from service.pipeline import degraded, run
 from service.present import present
 from service.schema import SearchRequest, SearchResponse
 from service.settings import Limits, Settings
 from service.snapshot import Part, Snapshot
-from service.stages import AnyStage, Bm25, Dense, FastForward, Fuse, Group, InContext, Late, Pipeline, Sparse
-from service.types import Mask, Nets, Search
+from service.stages import (
+    AnyStage,
+    Bm25,
+    Cross,
+    Dense,
+    FastForward,
+    Fuse,
+    Group,
+    InContext,
+    Late,
+    Pipeline,
+    Sparse,
+)
+from service.types import Mask, Nets, Search, Stage
 from service.workers import Workers
 
 _WORDS = Fuse(inputs=((Bm25(),), (Sparse(),)), weights=(0.7, 0.3), unit="document")
@@ -68,6 +80,7 @@ class Engine:
     def __init__(self, settings: Settings, nets: Nets, workers: Workers, metrics: Metrics) -> None:
         self.limits = settings.limits
         self.timeout_ms = settings.timeout_ms
+        self.cross_encoder = settings.cross_encoder
         self.pipelines = named_pipelines(settings.pipelines)
         self.nets = nets
         self.workers = workers
@@ -106,6 +119,8 @@ class Engine:
             raise LimitError("candidates", self.limits.candidates, last, "offset + top_k")
         stages = self._stages(schema, request.pipeline)
         check(stages, schema, self.limits)
+        if self.cross_encoder is None and uses(stages, Cross):
+            raise no_cross_encoder()
         return ungrouped(stages) if request.group_by == "passage" else stages
 
     def _stages(self, schema: CollectionSchema, wanted: str | Pipeline | None) -> Pipeline:
@@ -154,10 +169,11 @@ def needs(stages: Sequence[AnyStage]) -> set[Component]:
     return {stage.needs for stage in stages if stage.needs is not None}.union(*inner)
 
 
-def reads_in_context(stages: Sequence[AnyStage]) -> bool:
-    """Whether a pipeline asks a language model, which only one of its modes needs a component for."""
+def uses(stages: Sequence[AnyStage], kind: type[Stage]) -> bool:
+    """Whether a pipeline has a stage of a class, those inside of fusion included."""
     return any(
-        isinstance(stage, InContext) or (isinstance(stage, Fuse) and any(map(reads_in_context, stage.inputs)))
+        isinstance(stage, kind)
+        or (isinstance(stage, Fuse) and any(uses(pipeline, kind) for pipeline in stage.inputs))
         for stage in stages
     )
 
@@ -177,6 +193,8 @@ def _of_passages(stage: AnyStage) -> AnyStage:
         changes = {"unit": "passage"}
     elif isinstance(stage, FastForward | Late):
         changes = {"aggregate": "passage"}
+    elif isinstance(stage, Cross):
+        changes = {"unit": "passage"}
     return stage.model_copy(update=changes)
 
 

@@ -143,6 +143,20 @@ class ComponentError(InvalidError):
     code, title = "component_missing", "Component missing"
 
 
+class NotConfiguredError(InvalidError):
+    """A request asks for a net that the settings do not name."""
+
+    code, title = "not_configured", "Not configured"
+
+
+def no_cross_encoder() -> NotConfiguredError:
+    """What is said wherever a cross-encoder is asked for and there is none."""
+    return NotConfiguredError(
+        "this service has no cross-encoder: set WINNOW_CROSS_ENCODER to the name of its weights, or do "
+        "without the stage 'cross'"
+    )
+
+
 class ClientGoneError(ServiceError):
     """The client hung up; nobody reads this answer."""
 

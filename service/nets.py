@@ -19,7 +19,7 @@ from models.load import WeightsMissing
 from models.roles import Load, Loaded, Role
 from service.batch_queue import Array
 from service.batcher import Batcher, Net
-from service.errors import EncoderError
+from service.errors import EncoderError, no_cross_encoder
 from service.idf import IdfTables
 from service.metrics import Metrics, NetMetrics
 from service.net_errors import as_stage_errors
@@ -28,6 +28,7 @@ from service.types import Pieces, QuestionTokens, Terms
 from service.workers import Workers
 
 if TYPE_CHECKING:  # it brings torch
+    from service.cross import CrossReranker
     from service.in_context import Reranker
 
 log = logging.getLogger(__name__)
@@ -168,6 +169,12 @@ class Nets:
         """The language model of this name, which reads in context."""
         return cast("Reranker", (await self.get("in_context", name, fingerprint)).net)
 
+    async def cross(self) -> "CrossReranker":
+        """The service's cross-encoder. NotConfiguredError where the settings name none."""
+        if self._settings.cross_encoder is None:
+            raise no_cross_encoder()
+        return cast("CrossReranker", (await self.get("cross", self._settings.cross_encoder, None)).net)
+
     async def pieces(self, encoder: str, fingerprint: str | None) -> Pieces:
         """How a sparse encoder cuts texts into word pieces. No net runs for it."""
         return cast(SparseEncoder, (await self.get("sparse", encoder, fingerprint)).net).pieces
@@ -237,10 +244,21 @@ class Nets:
         loaded = await asyncio.to_thread(self._load, role, name)
         if role == "in_context":
             return await self._start_reranker(loaded, name)
+        if role == "cross":
+            return await self._start_cross(loaded, name)
         batcher = self._before(_for_batches(role, loaded), name, self._settings.batch_tokens)
         await batcher.start()
         await batcher.encode(["first forwards are slow"], kind="query")
         return Running(loaded, batcher)
+
+    async def _start_cross(self, loaded: Loaded, name: str) -> Running:
+        from service.cross import CrossEncoder, CrossNet, CrossReranker
+
+        net, settings = cast(CrossEncoder, loaded), self._settings
+        batcher = self._before(CrossNet(net), name, settings.batch_tokens)
+        await batcher.start()
+        await batcher.encode([("first", "forwards are slow")])
+        return Running(CrossReranker(net, batcher, self._workers, settings.queued_tokens), batcher)
 
     async def _start_reranker(self, loaded: Loaded, name: str) -> Running:
         from models.in_context.net import InContextNet  # it brings torch

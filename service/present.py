@@ -10,10 +10,11 @@ from functools import partial
 from indexer.segment.highlight import highlights
 from indexer.segment.store import Store
 from service.schema import Hit, SearchRequest, Shown
-from service.stages import AnyStage, Bm25, Fuse, InContext, Late, Sparse
-from service.types import Attended, Hits, Match, Search, Term
+from service.stages import AnyStage, Bm25, Cross, Fuse, InContext, Late, Sparse
+from service.types import Attended, Hits, Match, ReadWindow, Search, Term
 
-Explaining = Bm25 | Sparse | Late | InContext
+Explaining = Bm25 | Sparse | Late | Cross | InContext
+Explanation = list[Term] | list[Match] | list[Attended] | list[ReadWindow]
 Marker = Callable[[str], list[str]]  # a passage's text to fragments with the question's words marked
 
 
@@ -30,7 +31,7 @@ def present(search: Search, stages: Sequence[AnyStage], hits: Hits, request: Sea
 def _explain(search: Search, stages: Sequence[Explaining], hits: Hits, shown: Sequence[Hit]) -> None:
     """Add to every hit what terms or tokens gave to it, by the first stage of each kind."""
     for stage in {stage.label: stage for stage in reversed(stages)}.values():
-        explained: Sequence[list[Term] | list[Match] | list[Attended]] = stage.explain(search, hits.seqs)
+        explained: Sequence[Explanation] = stage.explain(search, hits.seqs)
         for hit, found in zip(shown, explained, strict=True):
             hit.setdefault("explanation", {})[stage.label] = found
 

@@ -24,7 +24,7 @@ from indexer.segment.manifest import COMPONENTS, RETRIEVING, CollectionSchema, C
 from service.errors import Problem
 from service.limits import SCHEMA, Limit, whole_number, whole_numbers
 from service.stages import Pipeline
-from service.types import Account, Attended, Match, Term
+from service.types import Account, Attended, Match, ReadWindow, Term
 
 Shown = Literal["title", "text", "metadata", "passage"]
 DEFAULT_FIELDS: tuple[Shown, ...] = ("title", "metadata", "passage")
@@ -76,7 +76,7 @@ class SearchRequest(Request):
     explain: bool = Field(
         False,
         description="Show what each term gave to a bm25 or sparse score, which tokens met in a late one, and "
-        "which carried the attention of an in_context one.",
+        "which carried the attention of an in_context one, which parts of the text a cross one read.",
     )
     group_by: Literal["document", "passage"] = Field(
         "document",
@@ -166,7 +166,7 @@ class Passage(TypedDict):
 class Hit(TypedDict):
     """A document, or a passage of one. `scores` has the score of every retriever that found the passage,
     `explanation` what each term gave to those of bm25 and sparse, most first, which tokens met in late's, and
-    by `in_context_…` which carried the attention.
+    by `in_context_…` which carried the attention, by `cross` which parts of the text were read.
     """
 
     id: str
@@ -177,7 +177,7 @@ class Hit(TypedDict):
     text: NotRequired[str]
     metadata: NotRequired[dict[str, Any]]
     highlights: NotRequired[list[str]]
-    explanation: NotRequired[dict[str, list[Term] | list[Match] | list[Attended]]]
+    explanation: NotRequired[dict[str, list[Term] | list[Match] | list[Attended] | list[ReadWindow]]]
 
 
 class SearchResponse(TypedDict):

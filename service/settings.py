@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     late_encoder: str = Field(
         DEFAULT_ENCODER, description="Encoder of late interaction of collections that name none."
     )
+    cross_encoder: str | None = Field(
+        None, description="Cross-encoder of the service; without one nothing is scored by it."
+    )
     in_context_model: str = Field(
         DEFAULT_IN_CONTEXT, description="Language model that reads in context, of collections that name none."
     )

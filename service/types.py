@@ -25,6 +25,7 @@ from service.snapshot import Snapshot
 from service.workers import Workers
 
 if TYPE_CHECKING:  # it brings torch
+    from service.cross import CrossReranker
     from service.in_context import Reranker
 
 Seqs = NDArray[np.int64]
@@ -120,6 +121,14 @@ class Attended(TypedDict):
     share: float
 
 
+class ReadWindow(TypedDict):
+    """A part of a document that a cross-encoder read, characters [start, end) of its text, and its score."""
+
+    start: int
+    end: int
+    score: float
+
+
 class QuestionTokens(NamedTuple):
     """What a late-interaction encoder makes of a question: float32 [tokens, dim] of unit length and, where it
     is a dense encoder too, the vector that this makes of it.
@@ -150,6 +159,10 @@ class Nets(Protocol):
 
     async def reranker(self, name: str, fingerprint: str | None) -> "Reranker":
         """The language model of this name, which reads in context."""
+        ...
+
+    async def cross(self) -> "CrossReranker":
+        """The service's cross-encoder; NotConfiguredError where it has none."""
         ...
 
     async def pieces(self, encoder: str, fingerprint: str | None) -> Pieces:

@@ -15,6 +15,7 @@ from service.errors import (
     ComponentError,
     DeadlineError,
     InvalidError,
+    NotConfiguredError,
     NotFoundError,
     UnavailableError,
 )
@@ -51,6 +52,8 @@ async def evaluate(name: Name, body: EvaluateRequest, request: Request, here: He
 
 async def _measure(here: State, snapshot: Snapshot, body: EvaluateRequest) -> EvaluateResponse:
     pipelines = body.pipelines or _runnable(here, snapshot)
+    for pipeline in pipelines.values():  # none is run if one cannot be
+        here.engine.plan(snapshot.schema, _request(here, "?", pipeline, body.timeout_ms))
     answers: dict[str, dict[str, Answer]] = {name: {} for name in pipelines}
     for query in body.qrels:
         for name, pipeline in pipelines.items():
@@ -74,12 +77,12 @@ async def _answer(here: State, snapshot: Snapshot, asked: SearchRequest) -> Answ
 
 
 def _runnable(here: State, snapshot: Snapshot) -> Mapping[str, str]:
-    """The named pipelines that this collection has the components for."""
+    """The named pipelines that this collection has the components for, and this service the nets."""
     found = {}
     for name in here.engine.pipelines:
         try:
             here.engine.plan(snapshot.schema, SearchRequest(query="?", pipeline=name))
-        except ComponentError:
+        except (ComponentError, NotConfiguredError):
             continue
         found[name] = name
     return found

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, Strict
 
 from service.stages.bm25 import Bm25
+from service.stages.cross import Cross
 from service.stages.dense import Dense
 from service.stages.fast_forward import FastForward
 from service.stages.feedback import Feedback
@@ -19,6 +20,7 @@ from service.stages.sparse import Sparse
 __all__ = [
     "AnyStage",
     "Bm25",
+    "Cross",
     "Dense",
     "FastForward",
     "Feedback",
@@ -31,7 +33,7 @@ __all__ = [
 ]
 
 AnyStage = Annotated[
-    Bm25 | Dense | Sparse | FastForward | Late | InContext | Fuse | Feedback | Group,
+    Bm25 | Dense | Sparse | FastForward | Late | Cross | InContext | Fuse | Feedback | Group,
     Field(discriminator="stage"),
 ]
 Pipeline = Annotated[tuple[AnyStage, ...], Strict(False), Field(min_length=1)]

@@ -53,6 +53,17 @@ def text_of(part: Part, row: int) -> tuple[str, str]:
     return document["title"], document["text"][begin:end]
 
 
+def documents(search: Search, seqs: Seqs) -> list[tuple[str, str]]:
+    """Title and whole text of the document of every passage, in the order of `seqs`."""
+    found = [("", "")] * len(seqs)
+    for part, places, rows in by_part(search, seqs):
+        store = part.segment.store
+        for place, number in zip(places.tolist(), store.document_of_row[rows].tolist(), strict=True):
+            document = store.document(number)
+            found[place] = document["title"], document["text"]
+    return found
+
+
 def siblings(search: Search, seqs: Seqs) -> tuple[Seqs, Places]:
     """Every allowed passage of the documents of `seqs`, and the place in `seqs` that each is there for.
 

@@ -7,7 +7,8 @@ import torch
 from sentence_transformers import CrossEncoder as Theirs
 
 from models import roles
-from models.cross import CrossEncoder, Reading
+from models.cross import CrossEncoder
+from models.cross_passages import Reading
 from models.cross_recipe import FILE
 from models.load import resolve
 from tests.nets import VOCABULARY, tiny_cross_encoder

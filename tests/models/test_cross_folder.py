@@ -1,4 +1,4 @@
-"""Folders score as sentence-transformers scores them, whichever version wrote them, or are refused by name."""
+"""Folders score as sentence-transformers scores them, whichever version wrote them, or are refused."""
 
 import json
 from pathlib import Path
