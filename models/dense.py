@@ -160,6 +160,13 @@ class DenseEncoder:
         """Character (start, end) of every word piece of each whole text: int64 [pieces, 2], nothing cut."""
         return spans(self._whole, texts)
 
+    def text(self, ids: Sequence[int]) -> str:
+        """What these entries of the vocabulary say, special ones left out. ValueError for an unknown one."""
+        largest = self._whole.get_vocab_size() - 1
+        if strange := [each for each in ids if not 0 <= each <= largest]:
+            raise ValueError(f"{strange[0]} is no token of {self.name}, whose tokens are 0 to {largest}")
+        return self._whole.decode(list(ids))
+
     def _batch(self, tokens: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         ids, real = padded(tokens, self._pad)
         batch = {"input_ids": ids, "attention_mask": real.astype(np.int64)}

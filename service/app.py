@@ -20,18 +20,27 @@ from models.roles import Load, Role, loader
 from service import openapi
 from service.catalog import Catalog
 from service.embedded import Embedded, command
+from service.endpoints import Endpoints
 from service.engine import Engine
-from service.errors import answer
+from service.error_shapes import answer
 from service.guards import ApiKey, BodyGuard, RequestId
 from service.metrics import Measured, Metrics, Sample, kv_cache
 from service.nets import Nets
-from service.routes import collections, documents, evaluate, jobs, probes, search
+from service.routes import collections, documents, evaluate, jobs, openai, probes, search
 from service.settings import Settings
 from service.state import State
 from service.warmup import Warmup
 from service.workers import Workers
 
-ROUTERS = (search.router, documents.router, collections.router, evaluate.router, jobs.router, probes.router)
+ROUTERS = (
+    search.router,
+    documents.router,
+    collections.router,
+    evaluate.router,
+    jobs.router,
+    openai.router,
+    probes.router,
+)
 
 DESCRIPTION = """Documents in, the right passages out, with an honest account of how each was found.
 
@@ -95,6 +104,7 @@ def _assemble(settings: Settings, load: Load) -> State:
         workers=workers,
         nets=nets,
         engine=Engine(settings, nets, workers, metrics),
+        endpoints=Endpoints(settings, nets, workers),
         metrics=metrics,
         warmup=Warmup(catalog, nets, _defaults(settings)),
         indexer=Embedded(command(settings.data_dir)) if settings.worker == "embedded" else None,

@@ -1,5 +1,4 @@
-"""Everything the service may answer instead of a result, and its one shape: RFC 9457
-`application/problem+json`.
+"""Everything the service may answer instead of a result; `error_shapes` says what it looks like.
 
 A `ServiceError` carries a sentence for whoever has to act; its class carries status and code. Errors of the
 parts below (filters, log, files) and of the framework become one of these in `as_service_error`, the only
@@ -8,16 +7,11 @@ answer.
 """
 
 import errno
-import logging
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, ClassVar
 
-import orjson
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from indexer.filters import FilterError
@@ -27,8 +21,6 @@ from indexer.segment.syntax import QuerySyntaxError
 
 MOST_FIELD_ERRORS = 100
 
-log = logging.getLogger(__name__)
-
 
 class FieldError(TypedDict):
     """What is wrong with one value: `index` in a list of documents or searches, `field` as a dotted path."""
@@ -37,19 +29,6 @@ class FieldError(TypedDict):
     field: str
     code: str
     detail: str
-
-
-class Problem(TypedDict):
-    """An error as RFC 9457 has it; `code` is for programs, `detail` for people."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    errors: list[FieldError]
-    request_id: str
-    retry_after_ms: int | None
 
 
 class ServiceError(HTTPException):
@@ -90,6 +69,12 @@ class NotFoundError(ServiceError):
     status, code, title = 404, "not_found", "Not found"
 
 
+class ModelError(NotFoundError):
+    """A request to a model endpoint names a model that does not do this here."""
+
+    code, title = "model_not_found", "Model not found"
+
+
 class SlowBodyError(ServiceError):
     """The body did not arrive in time."""
 
@@ -124,6 +109,24 @@ class InvalidError(ServiceError):
     """Well-formed, but not acceptable."""
 
     status, code, title = 422, "invalid_request", "Invalid request"
+
+
+class EmptyInputError(InvalidError):
+    """There is nothing to encode."""
+
+    status, code, title = 400, "empty_input", "Empty input"
+
+
+class UnknownTokenError(InvalidError):
+    """A token that the model's vocabulary does not have."""
+
+    code, title = "unknown_token", "Unknown token"
+
+
+class TooLongError(InvalidError):
+    """A text is longer than the model reads, and was not to be cut."""
+
+    code, title = "text_too_long", "Text too long"
 
 
 class LimitError(InvalidError):
@@ -189,6 +192,12 @@ class EncoderError(StageError):
     """A net is not there."""
 
     status, code, title = 503, "encoder_unavailable", "Encoder unavailable"
+
+
+class NetFailedError(EncoderError):
+    """A net is there and failed."""
+
+    code, title = "encoder_failed", "Encoder failed"
 
 
 class DeadlineError(StageError):
@@ -273,39 +282,3 @@ def _summary(errors: Sequence[FieldError]) -> str:
     place = f"{where}.{first['field']}".strip(".") or "the body"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{place}: {first['detail']}{more}"
-
-
-def problem(error: ServiceError, request_id: str) -> Problem:
-    """An error as it goes over the wire."""
-    return Problem(
-        type=f"urn:winnow:problem:{error.code}",
-        title=error.title if error.status_code == error.status else HTTPStatus(error.status_code).phrase,
-        status=error.status_code,
-        detail=error.detail,
-        code=error.code,
-        errors=error.errors,
-        request_id=request_id,
-        retry_after_ms=None if error.retry_after is None else max(1, round(error.retry_after * 1000)),
-    )
-
-
-def problem_response(error: ServiceError, request_id: str) -> Response:
-    """The same as a response. `Retry-After` is in whole seconds, rounded up, as HTTP wants it."""
-    headers = {"X-Request-Id": request_id, **(error.headers or {})}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, -int(-error.retry_after // 1)))
-    return Response(
-        orjson.dumps(problem(error, request_id)),
-        error.status_code,
-        headers,
-        media_type="application/problem+json",
-    )
-
-
-async def answer(request: Request, error: Exception) -> Response:
-    """The exception handler of the whole application."""
-    found = as_service_error(error)
-    request_id = request.scope.get("state", {}).get("request_id", "")
-    if found.status_code == 500:
-        log.error("request %s failed", request_id, exc_info=error)
-    return problem_response(found, request_id)

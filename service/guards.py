@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.error_shapes import refusal
 from service.errors import (
     ClientGoneError,
     KeyMissingError,
@@ -24,7 +25,6 @@ from service.errors import (
     ServiceError,
     SlowBodyError,
     TooLargeError,
-    problem_response,
 )
 
 T = TypeVar("T")
@@ -157,8 +157,8 @@ async def _linger(receive: Receive) -> None:
 
 
 async def refuse(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with a problem from outside the application."""
-    await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+    """Answer with an error from outside the application."""
+    await refusal(error, scope)(scope, receive, send)
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -21,6 +21,7 @@ from service.batch_queue import Array
 from service.batcher import Batcher, Net
 from service.errors import EncoderError, no_cross_encoder
 from service.idf import IdfTables
+from service.late_net import LateEncoder, LateNet
 from service.metrics import Metrics, NetMetrics
 from service.net_errors import as_stage_errors
 from service.settings import Settings
@@ -64,35 +65,6 @@ class SparseEncoder(Loaded, Protocol):
         ...
 
 
-class LateEncoder(Loaded, Protocol):
-    """What the service asks of `models.late.LateEncoder`."""
-
-    max_tokens: int
-
-    @property
-    def pools(self) -> bool:
-        """Whether one vector a text can be had too."""
-        ...
-
-    def tokenize(self, texts: Sequence[str], kind: Kind) -> list[list[int]]:
-        """Token ids of each text; never an empty list."""
-        ...
-
-    def vectors(
-        self, tokens: Sequence[Sequence[int]], sentences: bool
-    ) -> Sequence[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
-        """Of each text, in order, vectors of its tokens and, if asked, one of all."""
-        ...
-
-    def pieces(self, texts: Sequence[str], kind: Kind) -> Sequence[tuple[NDArray[np.int32], Any]]:
-        """Of each text the vocabulary entry that each of its vectors stands for, first."""
-        ...
-
-    def words(self, ids: NDArray[np.int32]) -> list[str]:
-        """Vocabulary entries as a reader knows them."""
-        ...
-
-
 class SparseNet:
     """A sparse encoder as a batcher wants it: a forward gives an array of vectors, one an element."""
 
@@ -107,22 +79,6 @@ class SparseNet:
         rows = np.empty(len(vectors), np.object_)
         for number in range(len(vectors)):
             rows[number] = vectors.take([number])
-        return rows
-
-
-class LateNet:
-    """A late-interaction encoder as a batcher wants it: an array of what it makes of each text."""
-
-    def __init__(self, encoder: LateEncoder) -> None:
-        self.max_tokens = encoder.max_tokens
-        self.tokenize = encoder.tokenize
-        self._encoder = encoder
-
-    def forward(self, tokens: Sequence[Sequence[int]]) -> Array:
-        """object[n] of `QuestionTokens`."""
-        rows = np.empty(len(tokens), np.object_)
-        for number, each in enumerate(self._encoder.vectors(tokens, self._encoder.pools)):
-            rows[number] = QuestionTokens(*each)
         return rows
 
 

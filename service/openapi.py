@@ -14,12 +14,12 @@ from pydantic import TypeAdapter
 
 from indexer.document import Document
 from indexer.segment.analyzer import LANGUAGES
+from service.error_shapes import WIRES, Problem
 from service.errors import (
     InvalidError,
     KeyMissingError,
     MalformedError,
     MediaTypeError,
-    Problem,
     ServiceError,
     SlowBodyError,
     TooLargeError,
@@ -73,8 +73,9 @@ def document(app: FastAPI, limits: Limits, names: Mapping[str, list[str]]) -> di
     for node in _objects(openapi):
         _bound(node, limits)
         _refer(node)
-    for operation in _operations(openapi):
-        _complete_errors(operation)
+    for path, operations in openapi["paths"].items():
+        for operation in operations.values():
+            _complete_errors(operation, path)
     return openapi
 
 
@@ -86,8 +87,8 @@ def _of_strings(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _by_hand() -> dict[str, Any]:
     found: dict[str, Any] = {"Filter": FILTER}
-    for model in (Document, Problem):
-        schema = TypeAdapter(model).json_schema(ref_template=REFERENCE)
+    for model in {Document, Problem, *(wire.shape for wire in WIRES.values())}:
+        schema: dict[str, Any] = TypeAdapter(model).json_schema(ref_template=REFERENCE)
         found |= schema.pop("$defs", {}) | {model.__name__: schema}
     return found
 
@@ -115,13 +116,8 @@ def _refer(schema: dict[str, Any]) -> None:
         schema["$ref"] = REFERENCE.format(model=name)
 
 
-def _operations(openapi: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in openapi["paths"].values():
-        yield from path.values()
-
-
-def _complete_errors(operation: dict[str, Any]) -> None:
-    """Add the errors that guards and parsing give, and say that all are problem+json."""
+def _complete_errors(operation: dict[str, Any], path: str) -> None:
+    """Add the errors that guards and parsing give, and say what all of them look like."""
     responses = operation["responses"]
     given: list[type[ServiceError]] = [ServiceError]
     if operation.get("security"):
@@ -131,7 +127,11 @@ def _complete_errors(operation: dict[str, Any]) -> None:
     if "requestBody" in operation or "parameters" in operation:
         given.append(InvalidError)
     for error in given:
-        responses[str(error.status)] = {"description": error.title}
-    for status, response in responses.items():
-        if status >= "400":
-            response["content"] = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        responses.setdefault(str(error.status), {})["description"] = error.title
+    errors = {int(status): responses.pop(status) for status in list(responses) if status >= "400"}
+    wire = WIRES.get(path)
+    kind, shape = ("application/json", wire.shape) if wire else (PROBLEM_JSON, Problem)
+    content = {kind: {"schema": {"$ref": REFERENCE.format(model=shape.__name__)}}}
+    for status, response in errors.items():
+        ours = wire.status(status) if wire else status
+        responses.setdefault(str(ours), {"description": response["description"], "content": content})

@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 
 from indexer.document import Document, DocumentId
 from indexer.segment.manifest import COMPONENTS, RETRIEVING, CollectionSchema, Component
-from service.errors import Problem
+from service.error_shapes import Problem
 from service.limits import SCHEMA, Limit, whole_number, whole_numbers
 from service.stages import Pipeline
 from service.types import Account, Attended, Match, ReadWindow, Term

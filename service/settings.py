@@ -19,6 +19,8 @@ from indexer.segment.manifest import (
     OWN_IDF,
     OWN_SCORER,
 )
+from models.roles import Role
+from service.model_names import Served, target
 
 
 class Limits(BaseModel):
@@ -33,8 +35,9 @@ class Limits(BaseModel):
     top_k: int = Field(1_000, ge=1, description="Hits on one page.")
     candidates: int = Field(10_000, ge=1, description="Depth of one retriever, and the last hit of any page.")
     rerank: int = Field(
-        1_000, ge=1, description="Hits that a stage of late interaction or in context rescores."
+        1_000, ge=1, description="Hits that a stage rescores by a net, or documents of a request to rerank."
     )
+    inputs: int = Field(2_048, ge=1, description="Texts to encode, or pairs to score, in one request.")
     searches: int = Field(100, ge=1, description="Searches in one batch.")
     queries: int = Field(1_000, ge=1, description="Queries of one evaluation.")
     pipelines: int = Field(8, ge=1, description="Pipelines of one evaluation.")
@@ -75,6 +78,10 @@ class Settings(BaseSettings):
     )
     encoders: tuple[str, ...] = Field((), description="Further nets that a collection may name.")
     idf_tables: dict[str, Path] = Field({}, description="Tables of idf weights that a collection may name.")
+    models: dict[str, str] = Field(
+        {}, description="Names that clients may give as `model`, each for ROLE or ROLE:WEIGHTS."
+    )
+    reranker: Served = Field("late", description="Role that reranks where a request names no model.")
     pipelines: dict[str, list[dict[str, Any]]] = Field(
         {}, description="Named pipelines, beside or in place of those that are built in."
     )
@@ -83,6 +90,7 @@ class Settings(BaseSettings):
     batch_texts: int = Field(64, ge=1, description="Texts of one forward of a net.")
     queued_tokens: int = Field(65_536, ge=1, description="Tokens that may wait for a net before 429.")
     timeout_ms: int = Field(5_000, ge=1, description="Deadline of a search that names none.")
+    model_timeout_ms: int = Field(30_000, ge=1, description="Deadline of a request to a model endpoint.")
     body_seconds: float = Field(30.0, gt=0, description="Time in which a body must have arrived.")
     watch_seconds: float = Field(0.025, gt=0, description="How often a new generation is looked for.")
     keep_seconds: float = Field(60.0, ge=0, description="How long a superseded generation may be named.")
@@ -97,6 +105,16 @@ class Settings(BaseSettings):
             "in_context_model": self.in_context_model,
         }
 
+    def weights(self) -> dict[Role, str | None]:
+        """The names of the weights that a role of the model endpoints stands for."""
+        return {
+            "dense": self.encoder,
+            "sparse": self.sparse_encoder,
+            "late": self.late_encoder,
+            "in_context": self.in_context_model,
+            "cross": self.cross_encoder,
+        }
+
     def names(self) -> dict[str, list[str]]:
         """What the fields of a collection's schema may name."""
         encoders = self.default_encoders().items()
@@ -105,6 +123,13 @@ class Settings(BaseSettings):
             "sparse_idf": sorted({OWN_IDF, *self.idf_tables}),
             "sparse_quality": sorted({OWN_SCORER, *self.encoders}),
         }
+
+    @field_validator("models")
+    @classmethod
+    def _each_for_a_role(cls, value: dict[str, str]) -> dict[str, str]:
+        for text in value.values():
+            target(text)
+        return value
 
     @field_validator("idf_tables")
     @classmethod

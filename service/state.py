@@ -11,6 +11,7 @@ from starlette.responses import Response
 from indexer.collection import NAME
 from service.catalog import Catalog
 from service.embedded import Embedded
+from service.endpoints import Endpoints
 from service.engine import Engine
 from service.errors import ServiceError
 from service.metrics import Metrics
@@ -29,6 +30,7 @@ class State:
     workers: Workers
     nets: Nets
     engine: Engine
+    endpoints: Endpoints
     metrics: Metrics
     warmup: Warmup
     indexer: Embedded | None
@@ -47,7 +49,9 @@ Name = Annotated[str, Path(pattern=f"^{NAME.pattern}$", description="Name of a c
 def json_response(value: Any, status: int = 200, **headers: str) -> Response:
     """An answer of ours, which needs no validation on its way out."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(orjson.dumps(value), status, named, media_type="application/json")
+    return Response(
+        orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status, named, media_type="application/json"
+    )
 
 
 def problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:

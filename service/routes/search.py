@@ -8,15 +8,14 @@ from starlette.responses import Response
 
 from service import limits
 from service.catalog import Collection
+from service.error_shapes import Problem, problem
 from service.errors import (
     BusyError,
     DeadlineError,
     GoneError,
     NotFoundError,
-    Problem,
     UnavailableError,
     as_service_error,
-    problem,
 )
 from service.guards import unless_gone
 from service.schema import BatchRequest, BatchResponse, SearchRequest, SearchResponse

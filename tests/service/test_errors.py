@@ -8,14 +8,13 @@ from starlette.requests import Request
 from indexer.filters import FilterError
 from indexer.queue.contract import LogUnavailable
 from indexer.segment.arrays import CorruptFile
+from service.error_shapes import answer, error_response
 from service.errors import (
     BusyError,
     LimitError,
     ServiceError,
-    answer,
     as_service_error,
     field_errors,
-    problem_response,
 )
 
 
@@ -39,7 +38,7 @@ def test_every_error_has_a_status_and_a_sentence(error: Exception, status: int, 
 
 
 async def test_an_unforeseen_error_is_logged_and_keeps_its_words_to_itself(caplog: pytest.LogCaptureFixture):
-    request = Request({"type": "http", "state": {"request_id": "r1"}})
+    request = Request({"type": "http", "path": "/", "state": {"request_id": "r1"}})
     with caplog.at_level(logging.ERROR):
         response = await answer(request, ZeroDivisionError("secret"))
     assert response.status_code == 500
@@ -54,14 +53,14 @@ async def test_an_unforeseen_error_is_logged_and_keeps_its_words_to_itself(caplo
 def test_retry_after_is_in_whole_seconds_and_exact_in_the_body(
     seconds: float, header: str, milliseconds: int
 ):
-    response = problem_response(BusyError("later", retry_after=seconds), "r1")
+    response = error_response(BusyError("later", retry_after=seconds), "/", "r1")
     assert response.status_code == 429
     assert response.headers["retry-after"] == header
     assert orjson.loads(response.body)["retry_after_ms"] == milliseconds
 
 
 def test_a_problem_has_every_member_of_its_schema():
-    body = orjson.loads(problem_response(ServiceError("why"), "r1").body)
+    body = orjson.loads(error_response(ServiceError("why"), "/", "r1").body)
     assert body == {
         "type": "urn:winnow:problem:internal_error",
         "title": "Internal error",

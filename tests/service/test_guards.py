@@ -10,7 +10,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ClientGoneError, ServiceError, problem_response
+from service.error_shapes import refusal
+from service.errors import ClientGoneError, ServiceError
 from service.guards import ApiKey, BodyGuard, RequestId, unless_gone
 
 
@@ -19,7 +20,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     try:
         body = await Request(scope, receive).body()
     except ServiceError as error:
-        return await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+        return await refusal(error, scope)(scope, receive, send)
     return await PlainTextResponse(str(len(body)))(scope, receive, send)
 
 

@@ -1,0 +1,28 @@
+"""The cosine of a question's vector and each text's."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.embedding import encode
+from service.nets import Running
+from service.scorers.base import Scored
+from service.workers import Workers
+
+
+class DenseScorer:
+    """See `Scorer`."""
+
+    def __init__(self, running: Running, workers: Workers) -> None:
+        self._running = running
+        self._workers = workers
+
+    async def score(self, query: str, documents: Sequence[str], until: float, *, whole: bool) -> Scored:
+        """Cosines, from -1 to 1."""
+        asked, found = await asyncio.gather(
+            encode(self._running, self._workers, [query], "query", until, whole=whole),
+            encode(self._running, self._workers, documents, "document", until, whole=whole),
+        )
+        cosines = (found.rows @ asked.rows[0]).astype(np.float32)
+        return Scored("cosine", cosines, asked.tokens + found.tokens)
