@@ -24,7 +24,7 @@ from service.endpoints import Endpoints
 from service.engine import Engine
 from service.error_shapes import answer
 from service.guards import ApiKey, BodyGuard, RequestId
-from service.metrics import Measured, Metrics, Sample, kv_cache
+from service.metrics import Measured, Metrics, Sample, kv_cache, queue
 from service.nets import Nets
 from service.routes import collections, documents, evaluate, jobs, openai, probes, search
 from service.settings import Settings
@@ -167,9 +167,8 @@ def _gauges(state: State) -> Iterator[Sample]:
             pruned,
         )
         yield "winnow_segments", "Segments of the generation.", labels, len(snapshot.parts)
-    for batcher in state.nets.batchers():
-        queued = batcher.queued_tokens
-        yield "winnow_net_queued_tokens", "Tokens that wait for a net.", {"net": batcher.name}, queued
+    for role, batcher in state.nets.queues():
+        yield from queue(role, batcher)
     for net in state.nets.rerankers():
         yield from kv_cache(net.net.name, net.cache.stats())
     if state.indexer is not None:

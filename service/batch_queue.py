@@ -83,11 +83,14 @@ class Entry:
 
 
 class BatchQueue:
-    """The calls that have an item waiting. A batch has at most `budget` padded tokens and `most` items."""
+    """The calls that have an item waiting. A batch has at most `budget` padded tokens and `most` items.
+
+    The budget may be changed at any time; a text that is longer travels alone.
+    """
 
     def __init__(self, budget: int, most: int) -> None:
-        self.tokens = 0
-        self._budget = budget
+        self.tokens = self.items = 0
+        self.budget = budget
         self._most = most
         self._lanes: dict[Priority, Lane] = {"interactive": {}, "bulk": {}}
         self._passed_over = 0  # batches since bulk work had its turn, while some waited
@@ -95,10 +98,16 @@ class BatchQueue:
     def __iter__(self) -> Iterator[Call]:
         return chain(self._lanes["interactive"], self._lanes["bulk"])
 
+    @property
+    def tokens_an_item(self) -> float:
+        """How long the items that wait are on average; 0 if there are none."""
+        return self.tokens / self.items if self.items else 0.0
+
     def add(self, call: Call) -> None:
         """Put a call at the end of its lane."""
         self._lanes[call.priority][call] = None
         self.tokens += sum(map(len, call.waiting.values()))
+        self.items += len(call.waiting)
 
     def remove(self, call: Call) -> int:
         """Take a call out, if it is in; returns how many of its items were still waiting."""
@@ -106,6 +115,7 @@ class BatchQueue:
             return 0
         del self._lanes[call.priority][call]
         self.tokens -= sum(map(len, call.waiting.values()))
+        self.items -= len(call.waiting)
         return len(call.waiting)
 
     def has(self, priority: Priority) -> bool:
@@ -114,18 +124,19 @@ class BatchQueue:
 
     def fills_a_batch(self, priority: Priority) -> bool:
         """Whether the next batch of this priority would not grow by waiting."""
-        window = list(_window(self._lanes[priority], self._budget))
-        return len(window) >= self._most or sum(len(entry.item) for entry in window) >= self._budget
+        window = list(_window(self._lanes[priority], self.budget))
+        return len(window) >= self._most or sum(len(entry.item) for entry in window) >= self.budget
 
     def take(self) -> list[Entry]:
         """The next batch, taken off the queue; empty if nothing waits."""
         lane = self._next_lane()
-        window = list(_window(lane, WINDOW * self._budget))
-        batches = pack([len(entry.item) for entry in window], self._budget, self._most)
+        window = list(_window(lane, WINDOW * self.budget))
+        batches = pack([len(entry.item) for entry in window], self.budget, self._most)
         batch = [window[number] for number in next((batch for batch in batches if 0 in batch), [])]
         for entry in batch:
             del entry.call.waiting[entry.position]
             self.tokens -= len(entry.item)
+        self.items -= len(batch)
         for call in {entry.call: None for entry in batch}:
             del lane[call]
             if call.waiting:

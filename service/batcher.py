@@ -18,23 +18,24 @@ from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 from models import Kind
+from models.memory import out_of_memory
 from service.batch_queue import Array, BatchQueue, Call, Entry
 from service.batch_queue import Priority as Priority
+from service.budgets import Budget
+from service.speed import Speed
 from service.workers import Workers
 
 Look = Callable[[Sequence[Sized]], None]
 Dropped = Literal["gone", "late", "full", "failed"]
 
-MEMORY = 10
-"""Full batches' worth of tokens over which the speed of a net is measured. It fades by tokens and not by
-forwards, so that many lone questions, which waste most of a forward, do not hide what full batches take.
-"""
+MARGIN = 1.25
+"""How much longer than estimated a caller who was refused is told to wait, so as not to come in vain."""
 
 log = logging.getLogger(__name__)
 
 
 class Overloaded(RuntimeError):  # noqa: N818 - it says a state
-    """The queue is full; `retry_after` is the seconds until it has room for the call."""
+    """The queue is full; `retry_after` is the seconds until it will have room for the call."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -71,8 +72,11 @@ class Observer:
     def waited(self, priority: Priority, seconds: float) -> None:
         """A call waited so long, from tokenisation to the start of a forward that it has part in."""
 
-    def ran(self, items: int, tokens: int, seconds: float) -> None:
-        """A forward of so many items and tokens, padding not counted, took so long."""
+    def ran(self, items: int, tokens: int, padding: int, seconds: float) -> None:
+        """A forward of so many items, tokens and tokens of padding beside them took so long."""
+
+    def halved(self) -> None:
+        """A forward ran out of memory, and what follows have half the budget."""
 
     def dropped(self, reason: Dropped, items: int) -> None:
         """So many items left the queue, or never entered it, without a forward."""
@@ -80,7 +84,7 @@ class Observer:
 
 class Batcher:
     """What stands before a net. `budget` and `most` bound a forward (padded tokens, items), `limit` the queue
-    (tokens).
+    (tokens, the setting queued_tokens).
 
     Every method runs on the event loop. Vectors do not depend on the batch beyond their last bits.
     """
@@ -108,9 +112,8 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
         self._owner: asyncio.Task[None] | None = None
         self._closed = False
-        self._memory = float(MEMORY * budget)
         self._running_tokens, self._began = 0, 0.0
-        self._spent_tokens = self._spent_seconds = 0.0
+        self._speed = Speed(float(limit))  # as if a full queue were a second's work
 
     @property
     def queued_tokens(self) -> int:
@@ -122,11 +125,31 @@ class Batcher:
         """Tokens that wait for a forward or are in one."""
         return self._queue.tokens + self._running_tokens
 
-    def seconds(self, tokens: int) -> float:
+    @property
+    def budget(self) -> int:
+        """Padded tokens of a forward at most."""
+        return self._queue.budget
+
+    @property
+    def tokens_per_second(self) -> float:
+        """How fast the net works through a queue."""
+        return self._speed.per_second
+
+    def seconds(self, tokens: float) -> float:
         """Seconds until so many more tokens would be done, after what runs and waits, by measured speed."""
-        speed = self._tokens_per_second()
+        speed = self.tokens_per_second
         rest = self._running_tokens / speed - (time.monotonic() - self._began)
         return max(0.0, rest) + (self._queue.tokens + tokens) / speed
+
+    async def tune(self, measure: Callable[[Net, int], Budget]) -> None:
+        """Take the budget that `measure` finds for the net and so many items a forward, in the net's thread.
+
+        Before `start`; raises what `measure` raises.
+        """
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._thread, measure, self._net, self._most)
+        self._queue.budget = found.tokens
+        self._speed.set(found.tokens, found.tokens / found.per_second)
 
     async def start(self) -> None:
         """Begin to run forwards; calls made before wait."""
@@ -177,7 +200,8 @@ class Batcher:
     async def _enter(
         self, inputs: Sequence[Any], kind: Kind, priority: Priority, ends: float, look: Look | None
     ) -> Call:
-        self._admit(len(inputs), len(inputs))  # each has at least one token, so much is known for nothing
+        # Each has at least one token, so much is known for nothing, and likely as many as those that wait.
+        self._admit(len(inputs), len(inputs), len(inputs) * self._queue.tokens_an_item)
         with self._announced(priority, len(inputs)):
             items = await self._workers.run(self._net.tokenize, inputs, kind)
             if look is not None:
@@ -185,7 +209,8 @@ class Batcher:
             return await self._queue_up(items, priority, ends)
 
     async def _queue_up(self, items: Sequence[Sized], priority: Priority, ends: float) -> Call:
-        self._admit(sum(map(len, items)), len(items))
+        tokens = sum(map(len, items))
+        self._admit(tokens, len(items), tokens)
         result: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
         call = Call(priority, ends, dict(enumerate(items)), result)
         self._queue.add(call)
@@ -198,19 +223,20 @@ class Batcher:
         finally:
             self._drop(call)
 
-    def _admit(self, tokens: int, items: int) -> None:
+    def _admit(self, tokens: int, items: int, likely: float) -> None:
+        """Refuse what there is no room for. It has `tokens` or more; `likely` says when to come back."""
         if self._closed:
             raise Closed(f"the net {self.name} is shutting down")
         if tokens > self._limit:
             raise TooManyTokens(
-                f"the call has {tokens} tokens or more, and {self._limit} may wait for the net {self.name}: "
-                "send fewer texts at a time"
+                f"the call has {tokens} tokens or more, and {self._limit} may wait for the net {self.name} "
+                "(WINNOW_QUEUED_TOKENS): send fewer texts at a time"
             )
         if self._queue.tokens + tokens > self._limit:
             self._observer.dropped("full", items)
             raise Overloaded(
                 f"{self._queue.tokens} of {self._limit} tokens are waiting for the net {self.name}",
-                self.seconds(tokens - self._limit),
+                MARGIN * self.seconds(min(max(tokens, likely), self._limit) - self._limit),
             )
 
     @contextmanager
@@ -262,44 +288,64 @@ class Batcher:
         return self._queue.take()
 
     async def _run(self, batch: list[Entry]) -> None:
-        """One forward; its rows, or its error, go to the calls that have part in it and to no other."""
+        """One forward, or two of half the size for want of memory."""
+        now = time.monotonic()
+        for call in {entry.call: None for entry in batch}:
+            self._observer.waited(call.priority, now - call.since)
+        outcome = await self._pass(batch)
+        if isinstance(outcome, BaseException) and out_of_memory(outcome) and len(batch) > 1:
+            self._halve(len(batch), outcome)
+            outcome.__traceback__ = None  # it holds what the forward had made, and so the memory
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                self._settle(half, await self._pass(half))
+        else:
+            self._settle(batch, outcome)
+
+    async def _pass(self, batch: list[Entry]) -> Array | BaseException:
+        """The rows of a forward, or why there are none."""
+        items = [entry.item for entry in batch]
+        tokens = self._running_tokens = sum(map(len, items))
+        self._began = time.monotonic()
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._forward, items)
+        await asyncio.wait([running])
+        seconds, self._running_tokens = time.monotonic() - self._began, 0
+        if (error := running.exception()) is not None:
+            return error
+        self._speed.note(tokens, seconds, others_wait=self._queue.tokens > 0)
+        self._observer.ran(len(items), tokens, len(items) * max(map(len, items)) - tokens, seconds)
+        return running.result()
+
+    def _halve(self, items: int, error: BaseException) -> None:
+        self._queue.budget //= 2  # two items were within it, so it was 2 or more
+        self._observer.halved()
+        log.warning(
+            "the net %s ran out of memory over %d items, which are run again in halves; from now on a "
+            "forward has at most %d tokens: %s",
+            self.name,
+            items,
+            self._queue.budget,
+            error,
+        )
+
+    def _settle(self, batch: list[Entry], outcome: Array | BaseException) -> None:
+        """Rows, or an error, go to the calls that have part in the batch and to no other."""
         shares: dict[Call, list[int]] = {}
         for number, entry in enumerate(batch):
             shares.setdefault(entry.call, []).append(number)
-        began = self._began = time.monotonic()
-        for call in shares:
-            self._observer.waited(call.priority, began - call.since)
-        items = [entry.item for entry in batch]
-        self._running_tokens = sum(map(len, items))
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._forward, items)
-        await asyncio.wait([running])
-        self._running_tokens = 0
-        self._measure(items, time.monotonic() - began)
-        error = running.exception()
-        if error is not None:
-            log.error("a forward of the net %s failed", self.name, exc_info=error)
+        if isinstance(outcome, BaseException):
+            log.error("a forward of the net %s failed", self.name, exc_info=outcome)
         for call, numbers in shares.items():
-            if error is None:
-                call.deliver([batch[number].position for number in numbers], running.result()[numbers])
+            if isinstance(outcome, BaseException):
+                call.fail(_failure(self.name, outcome))
             else:
-                call.fail(_failure(self.name, error))
+                call.deliver([batch[number].position for number in numbers], outcome[numbers])
 
     def _forward(self, items: list[Sized]) -> Array:
         rows = self._net.forward(items)
         if len(rows) != len(items):
             raise ValueError(f"the net gave {len(rows)} rows for {len(items)} texts")
         return rows
-
-    def _measure(self, items: list[Sized], seconds: float) -> None:
-        count = sum(map(len, items))
-        kept = math.exp(-count / self._memory)
-        self._spent_tokens = kept * self._spent_tokens + count
-        self._spent_seconds = kept * self._spent_seconds + seconds
-        self._observer.ran(len(items), count, seconds)
-
-    def _tokens_per_second(self) -> float:
-        """How fast the net has been lately; before any forward, as if a full queue were a second's work."""
-        return self._spent_tokens / self._spent_seconds if self._spent_seconds else float(self._limit)
 
 
 def _ends(deadline: float | None) -> float:

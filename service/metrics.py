@@ -13,7 +13,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.batcher import Dropped, Observer, Priority
+from models.roles import Role
+from service.batcher import Batcher, Dropped, Observer, Priority
 from service.types import Account
 
 if TYPE_CHECKING:  # it brings torch
@@ -51,24 +52,37 @@ class Metrics:
             "winnow_degraded_searches", "Searches answered with less than was asked.", registry=self.registry
         )
 
+        net = ("role", "net")  # one name may stand for two nets, as the default encoder's does
         self.net_waits = Histogram(
             "winnow_net_wait_seconds",
             "Time a call waited for a net.",
-            ("net", "priority"),
+            (*net, "priority"),
             buckets=SECONDS,
             registry=self.registry,
         )
         self.net_batches = Histogram(
-            "winnow_net_batch_texts", "Texts of a forward.", ("net",), buckets=SIZES, registry=self.registry
+            "winnow_net_batch_texts", "Texts of a forward.", net, buckets=SIZES, registry=self.registry
         )
-        self.net_tokens = Counter("winnow_net_tokens", "Tokens encoded.", ("net",), registry=self.registry)
+        self.net_tokens = Counter("winnow_net_tokens", "Tokens encoded.", net, registry=self.registry)
+        self.net_padding = Counter(
+            "winnow_net_padding_tokens",
+            "Tokens of padding that were encoded beside them.",
+            net,
+            registry=self.registry,
+        )
         self.net_seconds = Counter(
-            "winnow_net_seconds", "Time spent in forwards.", ("net",), registry=self.registry
+            "winnow_net_seconds", "Time spent in forwards.", net, registry=self.registry
+        )
+        self.net_halvings = Counter(
+            "winnow_net_halvings",
+            "Forwards that ran out of memory and were run again in halves.",
+            net,
+            registry=self.registry,
         )
         self.net_dropped = Counter(
             "winnow_net_dropped_texts",
             "Texts that left a queue, or never entered it, without a forward.",
-            ("net", "reason"),
+            (*net, "reason"),
             registry=self.registry,
         )
 
@@ -86,6 +100,15 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
+
+
+def queue(role: Role, batcher: Batcher) -> Iterator[Sample]:
+    """What stands before a net."""
+    labels = {"role": role, "net": batcher.name}
+    yield "winnow_net_queued_tokens", "Tokens that wait for a net.", labels, batcher.queued_tokens
+    yield "winnow_net_budget_tokens", "Padded tokens of a forward at most.", labels, batcher.budget
+    speed = batcher.tokens_per_second
+    yield "winnow_net_tokens_per_second", "How fast a net works through its queue.", labels, speed
 
 
 def kv_cache(net: str, stats: "Stats") -> Iterator[Sample]:
@@ -143,20 +166,25 @@ class Measured:
 class NetMetrics(Observer):
     """What one batcher does, as metrics."""
 
-    def __init__(self, metrics: Metrics, net: str) -> None:
+    def __init__(self, metrics: Metrics, role: Role, net: str) -> None:
         self._metrics = metrics
-        self._net = net
+        self._net = role, net
 
     def waited(self, priority: Priority, seconds: float) -> None:
         """Time in the queue."""
-        self._metrics.net_waits.labels(self._net, priority).observe(seconds)
+        self._metrics.net_waits.labels(*self._net, priority).observe(seconds)
 
-    def ran(self, texts: int, tokens: int, seconds: float) -> None:
+    def ran(self, texts: int, tokens: int, padding: int, seconds: float) -> None:
         """One forward."""
-        self._metrics.net_batches.labels(self._net).observe(texts)
-        self._metrics.net_tokens.labels(self._net).inc(tokens)
-        self._metrics.net_seconds.labels(self._net).inc(seconds)
+        self._metrics.net_batches.labels(*self._net).observe(texts)
+        self._metrics.net_tokens.labels(*self._net).inc(tokens)
+        self._metrics.net_padding.labels(*self._net).inc(padding)
+        self._metrics.net_seconds.labels(*self._net).inc(seconds)
+
+    def halved(self) -> None:
+        """One forward that ran out of memory."""
+        self._metrics.net_halvings.labels(*self._net).inc()
 
     def dropped(self, reason: Dropped, texts: int) -> None:
         """Texts that cost no forward."""
-        self._metrics.net_dropped.labels(self._net, reason).inc(texts)
+        self._metrics.net_dropped.labels(*self._net, reason).inc(texts)

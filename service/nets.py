@@ -7,7 +7,8 @@ quick, and they may have been installed since.
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -19,6 +20,7 @@ from models.load import WeightsMissing
 from models.roles import Load, Loaded, Role
 from service.batch_queue import Array
 from service.batcher import Batcher, Net
+from service.budgets import UNMEASURED, measured
 from service.errors import EncoderError, no_cross_encoder
 from service.idf import IdfTables
 from service.late_net import LateEncoder, LateNet
@@ -171,11 +173,15 @@ class Nets:
             )
         return running
 
-    def batchers(self) -> Iterator[Batcher]:
-        """Those that are loaded."""
-        for task in self._tasks.values():
+    def queues(self) -> Iterator[tuple[Role, Batcher]]:
+        """What stands before those that are loaded, with what they are for."""
+        for (role, _), task in self._tasks.items():
             if task.done() and not task.cancelled() and task.exception() is None:
-                yield task.result().batcher
+                yield role, task.result().batcher
+
+    def batchers(self) -> Iterator[Batcher]:
+        """What stands before those that are loaded."""
+        return (batcher for _, batcher in self.queues())
 
     def rerankers(self) -> Iterator["Reranker"]:
         """The language models that are loaded."""
@@ -202,18 +208,13 @@ class Nets:
             return await self._start_reranker(loaded, name)
         if role == "cross":
             return await self._start_cross(loaded, name)
-        batcher = self._before(_for_batches(role, loaded), name, self._settings.batch_tokens)
-        await batcher.start()
-        await batcher.encode(["first forwards are slow"], kind="query")
-        return Running(loaded, batcher)
+        return Running(loaded, await self._behind(role, _for_batches(role, loaded), name))
 
     async def _start_cross(self, loaded: Loaded, name: str) -> Running:
         from service.cross import CrossEncoder, CrossNet, CrossReranker
 
         net, settings = cast(CrossEncoder, loaded), self._settings
-        batcher = self._before(CrossNet(net), name, settings.batch_tokens)
-        await batcher.start()
-        await batcher.encode([("first", "forwards are slow")])
+        batcher = await self._behind("cross", CrossNet(net), name, lambda text: ("moon", text))
         return Running(CrossReranker(net, batcher, self._workers, settings.queued_tokens), batcher)
 
     async def _start_reranker(self, loaded: Loaded, name: str) -> Running:
@@ -223,16 +224,31 @@ class Nets:
         settings, model = self._settings, cast(InContextNet, loaded)
         net = reranker(
             model,
-            lambda timed, tokens: self._before(timed, name, tokens),
+            lambda timed, tokens: self._before("in_context", timed, name, tokens),
             self._workers,
             await asyncio.to_thread(kv_cache, model, settings.in_context_cache_bytes),
-            settings.batch_tokens,
+            settings.batch_tokens or UNMEASURED,
         )
         await net.batcher.start()
         await net.warm()
         return Running(net, net.batcher)
 
-    def _before(self, net: Net, name: str, tokens: int) -> Batcher:
+    async def _behind(self, role: Role, net: Net, name: str, make: Callable[[str], Any] = str) -> Batcher:
+        """What stands before a net that has run, with a budget found by running it, if none is set.
+
+        `make` makes an input of a text.
+        """
+        tokens = self._settings.batch_tokens
+        batcher = self._before(role, net, name, tokens or UNMEASURED)
+        if tokens is None:
+            await batcher.tune(partial(measured, make=make))
+            found = batcher.budget, batcher.tokens_per_second
+            log.info("net %s (%s): %d tokens a forward, %.0f tokens/s", name, role, *found)
+        await batcher.start()
+        await batcher.encode([make("first forwards are slow")])
+        return batcher
+
+    def _before(self, role: Role, net: Net, name: str, tokens: int) -> Batcher:
         """What stands before a net, with forwards of so many tokens."""
         settings = self._settings
         return Batcher(
@@ -242,7 +258,7 @@ class Nets:
             most=settings.batch_texts,
             limit=settings.queued_tokens,
             name=name,
-            observer=None if self._metrics is None else NetMetrics(self._metrics, name),
+            observer=None if self._metrics is None else NetMetrics(self._metrics, role, name),
         )
 
     def _failed(self, role: Role, name: str, task: asyncio.Task[Running], error: Exception) -> None:

@@ -86,7 +86,9 @@ class Settings(BaseSettings):
         {}, description="Named pipelines, beside or in place of those that are built in."
     )
     threads: int | None = Field(None, ge=1, description="Threads of CPU work; as many as cores by default.")
-    batch_tokens: int = Field(2_048, ge=1, description="Padded tokens of one forward of a net.")
+    batch_tokens: int | None = Field(
+        None, ge=1, description="Padded tokens of one forward of a net; measured for each by default."
+    )
     batch_texts: int = Field(64, ge=1, description="Texts of one forward of a net.")
     queued_tokens: int = Field(65_536, ge=1, description="Tokens that may wait for a net before 429.")
     timeout_ms: int = Field(5_000, ge=1, description="Deadline of a search that names none.")
