@@ -26,7 +26,7 @@ from service.error_shapes import answer
 from service.guards import ApiKey, BodyGuard, RequestId
 from service.metrics import Measured, Metrics, Sample, kv_cache, queue
 from service.nets import Nets
-from service.routes import collections, documents, evaluate, jobs, openai, probes, search
+from service.routes import collections, documents, evaluate, jina, jobs, openai, probes, search
 from service.settings import Settings
 from service.state import State
 from service.warmup import Warmup
@@ -39,6 +39,7 @@ ROUTERS = (
     evaluate.router,
     jobs.router,
     openai.router,
+    jina.router,
     probes.router,
 )
 
