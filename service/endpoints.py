@@ -9,7 +9,7 @@ from service.embedding import Encoded, deadline, encode
 from service.errors import ModelError, UnknownTokenError
 from service.model_names import SERVED, Served, Target, target
 from service.nets import Nets, Running
-from service.scorers import DenseScorer, LateScorer, Scored, Scorer
+from service.scorers import CrossScorer, DenseScorer, LateScorer, Scored, Scorer, SparseScorer
 from service.settings import Settings
 from service.workers import Workers
 
@@ -18,7 +18,12 @@ DEFAULT = "default"
 
 Inputs = Sequence[str] | Sequence[Sequence[int]]
 
-SCORERS: Mapping[Served, Callable[[Running, Workers], Scorer]] = {"dense": DenseScorer, "late": LateScorer}
+SCORERS: Mapping[Served, Callable[[Running, Workers], Scorer]] = {
+    "dense": DenseScorer,
+    "sparse": SparseScorer,
+    "late": LateScorer,
+    "cross": CrossScorer,
+}
 
 
 class Decoder(Protocol):
