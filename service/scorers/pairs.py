@@ -1,0 +1,40 @@
+"""Pairs of a question and a text each, where many questions may have one text and one may have many."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.scorers.base import Scored, Scorer
+
+AT_ONCE = 64
+"""Questions that are in the queue together: enough to fill forwards, and others find room beside them."""
+
+
+async def score_pairs(
+    scorer: Scorer, pairs: Sequence[tuple[str, str]], until: float, *, whole: bool
+) -> Scored:
+    """The scores of pairs, in order; texts of the same question are scored together.
+
+    At least one pair. Errors are those of `Scorer.score`; the first one ends the rest.
+    """
+    places: dict[str, list[int]] = {}
+    for place, (question, _) in enumerate(pairs):
+        places.setdefault(question, []).append(place)
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(question: str) -> Scored:
+        async with gate:
+            texts = [pairs[place][1] for place in places[question]]
+            return await scorer.score(question, texts, until, whole=whole)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(ask(question)) for question in places]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    found = [task.result() for task in tasks]
+    scores = np.empty(len(pairs), np.float32)
+    for group_places, part in zip(places.values(), found, strict=True):
+        scores[group_places] = part.scores
+    return Scored(found[0].scale, scores, sum(part.tokens for part in found))
