@@ -2,8 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+
+from tokenizers import Tokenizer
 
 from benchmarks.raw_encode import By, DType, Job
 from indexer.sources import read_documents, read_queries
@@ -17,6 +21,9 @@ BODIES = 32
 """Different requests of many texts; they are sent by turns."""
 
 MODEL = "default"
+
+LONGEST = 256
+"""Tokens that the net reads. What is longer is left out: Infinity cuts it, OpenAI's wire refuses it."""
 
 
 class Load(NamedTuple):
@@ -60,24 +67,36 @@ class Texts:
         return Job(by, str(folder(DEFAULT_DENSE)), dtype, kind, given, seconds, asked)
 
 
-def queries(folder: Path) -> list[str]:
+def queries(data: Path) -> list[str]:
     """Its queries, in file order."""
-    return list(read_queries(folder).values())
+    return list(read_queries(data).values())
 
 
-def passages(folder: Path, number: int, words: int) -> list[str]:
+def passages(data: Path, number: int, words: int) -> list[str]:
     """Stretches of so many words, as many as are wanted, document after document.
 
-    Raises ValueError if there are not so many.
+    Raises ValueError if there are not so many of at most LONGEST tokens.
     """
-    found: list[str] = []
-    for document in read_documents(folder):
-        spelled = document.text.split()
-        for begin in range(0, len(spelled) - words + 1, words):
-            found.append(" ".join(spelled[begin : begin + words]))
-            if len(found) == number:
-                return found
-    raise ValueError(f"{folder} has {len(found)} stretches of {words} words, and {number} are wanted")
+    stretches = (
+        " ".join(each) for document in read_documents(data) for each in groups(document.text.split(), words)
+    )
+    found = list(islice((text for text in stretches if token_counts([text])[0] <= LONGEST), number))
+    if len(found) < number:
+        raise ValueError(f"{data} has {len(found)} stretches of {words} words, and {number} are wanted")
+    return found
+
+
+def token_counts(texts: Sequence[str]) -> list[int]:
+    """Tokens of each text for the net, special ones included."""
+    return [len(encoding.ids) for encoding in _tokenizer().encode_batch_fast(list(texts))]
+
+
+@cache
+def _tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(folder(DEFAULT_DENSE) / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def groups(texts: Sequence[str], size: int) -> list[list[str]]:

@@ -9,7 +9,7 @@ Infinity (michaelfeil/infinity) lives in an environment of its own; torch goes f
     VENV/bin/pip install "infinity-emb[server,torch]==0.0.78"
 
 That was transformers 4.57.6, sentence-transformers 3.4.1, click 8.1.8, typer 0.12.5 and numpy 1.26.4. It runs
-with `--no-bettertransformer --no-compile`: one does not know these transformers, the other needs a compiler.
+with `--no-bettertransformer --no-compile`.
 
 Both servers have the same folder of weights, number format and cores (`--cores`), which they share with the
 client (`benchmarks.load`), and each is alone while it is measured: Infinity, Winnow, the nets alone, and
@@ -32,20 +32,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.endpoint_loads import MODEL, TOGETHER, Load, Texts
+from benchmarks.endpoint_servers import Server, cores, infinity, winnow
 from benchmarks.endpoint_tables import Rate, Rates, Raw, embedding_table, raw_lines, reranking_table
 from benchmarks.load import Closed, measure, percentiles
 from benchmarks.machine import describe
 from benchmarks.raw_encode import By
 from benchmarks.raw_encode import measure as measure_raw
 from benchmarks.server import Running, running
-from models.load import DEFAULT_DENSE, folder
 from models.precision import fast_dtype
 
 SAME = 0.999
@@ -60,15 +59,6 @@ RAW: tuple[tuple[By, str], ...] = (
 )
 
 
-class Server(NamedTuple):
-    """How a server is started, when it is ready, and where it embeds."""
-
-    name: str
-    command: list[str]
-    probe: str
-    embeddings: str
-
-
 def main() -> None:
     """Measure and print."""
     options = _options()
@@ -81,7 +71,7 @@ def main() -> None:
     rates: Rates = defaultdict(list)
     raw: Raw = defaultdict(list)
     with TemporaryDirectory(prefix="winnow-") as data_dir:
-        servers = [_infinity(options), _winnow(options, data_dir)]
+        servers = [infinity(options.infinity, options.dtype), winnow(data_dir, _module(options.dtype))]
         for _ in range(options.rounds):
             _round(servers, texts, options, rates, raw)
     print(embedding_table(texts, rates, raw))
@@ -100,13 +90,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10, help="for each load and each net alone")
     parser.add_argument(
-        "--cores", type=_cores, default=os.sched_getaffinity(0), help="0 or 0,1 (default: all)"
+        "--cores", type=cores, default=os.sched_getaffinity(0), help="0 or 0,1 (default: all)"
     )
     return parser.parse_args()
-
-
-def _cores(text: str) -> set[int]:
-    return {int(part) for part in text.split(",")}
 
 
 def _versions(infinity: Path) -> str:
@@ -117,22 +103,12 @@ def _versions(infinity: Path) -> str:
     return str(subprocess.run(command, capture_output=True, text=True, check=True).stdout).strip()
 
 
-def _infinity(options: argparse.Namespace) -> Server:
-    environment = ["env", "DO_NOT_TRACK=1", "HF_HUB_OFFLINE=1"]
-    command = [
-        *(str(options.infinity), "v2", "--model-id", str(folder(DEFAULT_DENSE))),
-        *("--served-model-name", MODEL, "--dtype", options.dtype, "--engine", "torch", "--device", "cpu"),
-        *("--no-bettertransformer", "--no-compile", "--host", "127.0.0.1", "--log-level", "error"),
-    ]
-    return Server("Infinity", [*environment, *command], "/health", "/embeddings")
-
-
-def _winnow(options: argparse.Namespace, data_dir: str) -> Server:
+def _module(dtype: str) -> str:
+    """The program whose nets compute in this number format."""
     modules = {"float32": "benchmarks.float32_service", fast_dtype("cpu"): "service.cli"}
-    if options.dtype not in modules:
-        raise SystemExit(f"the service computes in {fast_dtype('cpu')} on this CPU, never in {options.dtype}")
-    command = [sys.executable, "-m", modules[options.dtype], "serve", "--no-worker", "--data-dir", data_dir]
-    return Server("Winnow", command, "/readyz", "/v1/embeddings")
+    if dtype not in modules:
+        raise SystemExit(f"the service computes in {fast_dtype('cpu')} on this CPU, never in {dtype}")
+    return modules[dtype]
 
 
 def _round(
