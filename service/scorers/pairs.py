@@ -2,18 +2,43 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
+from models.roles import Loaded
+from service.embedding import Reader, cut
+from service.errors import InvalidError
 from service.scorers.base import Scored, Scorer
+
+Pair = tuple[str, str]
 
 AT_ONCE = 64
 """Questions that are in the queue together: enough to fill forwards, and others find room beside them."""
 
 
-async def score_pairs(
-    scorer: Scorer, pairs: Sequence[tuple[str, str]], until: float, *, whole: bool
-) -> Scored:
+def clipped(net: Loaded, pairs: Sequence[Pair], most: int) -> list[Pair]:
+    """The same pairs with texts of at most `most` tokens, special ones not counted; for worker threads.
+
+    InvalidError for a long text and a net that does not say where tokens end.
+    """
+    found = list(pairs)
+    # Most texts are short, and a token is a byte at least, so these need no counting.
+    places = [place for place, (_, text) in enumerate(pairs) if len(text.encode()) > most]
+    if not places:
+        return found
+    if not hasattr(net, "offsets"):
+        raise InvalidError(
+            f"text {places[0]} may have more than {most} tokens, and this model cuts texts only where its "
+            "own reach ends: leave the number of tokens out, or shorten the text"
+        )
+    texts = cut(cast(Reader, net), [pairs[place][1] for place in places], most)
+    for place, text in zip(places, texts, strict=True):
+        found[place] = (pairs[place][0], text)
+    return found
+
+
+async def score_pairs(scorer: Scorer, pairs: Sequence[Pair], until: float, *, whole: bool) -> Scored:
     """The scores of pairs, in order; texts of the same question are scored together.
 
     At least one pair. Errors are those of `Scorer.score`; the first one ends the rest.
