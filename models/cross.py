@@ -15,13 +15,13 @@ import torch
 from tokenizers import Encoding
 
 from models.cross_folder import Opened, open_folder
-from models.cross_passages import Item, Reading, Scores, Windows, add_up, choose, cut
+from models.cross_passages import Ints, Item, Reading, Scores, Windows, add_up, choose, cut
 from models.cross_recipe import Recipe, read_recipe
 from models.cross_student import Student, load_student
 from models.load import Weights, resolve
 from models.packing import pack
 from models.precision import DType, prepared
-from models.tokens import copied, padded
+from models.tokens import copied, padded, spans
 
 BUDGET = 2048
 """Padded tokens per forward: enough to fill the cores, little enough to stay in their caches."""
@@ -102,6 +102,10 @@ class CrossEncoder:
             return logits
         scores: Scores = torch.from_numpy(logits).sigmoid().numpy()
         return scores
+
+    def offsets(self, texts: Sequence[str]) -> list[Ints]:
+        """Character (start, end) of every word piece of each whole text: int64 [pieces, 2], nothing cut."""
+        return spans(self._whole, texts)
 
     def read(self, query: str, documents: Sequence[tuple[str, str]]) -> list[Reading]:
         """What to read of documents, which are titles and texts: as many windows as the recipe says, at most.

@@ -2,8 +2,8 @@
 
 A forward cannot be stopped, so how many documents are read is chosen beforehand, by what tokens have cost
 lately and what waits already. Documents go to the batcher many at a time, so that the windows of all of them,
-and of what others ask, share forwards; after each such call the number is chosen anew, so a wrong estimate
-costs documents and not the deadline.
+and of what others ask, share forwards. A request whose time is short makes several such calls and chooses
+anew after each: a wrong estimate costs the documents of one call, and not those that were scored.
 """
 
 import math
@@ -23,6 +23,9 @@ from service.workers import Workers
 
 MARGIN = 1.25
 """How much longer than estimated everything may take and still end in time."""
+
+LOOKS = 4
+"""How often at least a request that reads until its time is up chooses anew how many documents it reads."""
 
 BLOCK = 64
 """Documents that are cut into windows at a time."""
@@ -47,6 +50,10 @@ class CrossEncoder(Loaded, Protocol):
 
     def activate(self, logits: Scores) -> Scores:
         """What the model's own activation makes of logits."""
+        ...
+
+    def offsets(self, texts: Sequence[str]) -> list[Ints]:
+        """Character (start, end) of every word piece of each whole text."""
         ...
 
     def read(self, query: str, documents: Sequence[tuple[str, str]]) -> list[Reading]:
@@ -99,6 +106,10 @@ class CrossReranker:
         self._workers = workers
         self._room = queued_tokens // CALL
 
+    def offsets(self, texts: Sequence[str]) -> list[Ints]:
+        """Character (start, end) of every word piece of each whole text: int64 [pieces, 2]."""
+        return self.net.offsets(texts)
+
     def activate(self, scores: Scores) -> Scores:
         """Scores as the model's own activation has them, between 0 and 1 if that is a sigmoid."""
         return self.net.activate(scores)
@@ -118,7 +129,7 @@ class CrossReranker:
                 waiting = await self._workers.run(self.net.read, query, documents[begin : begin + BLOCK])
                 begin += BLOCK
             fitting = self._fitting(waiting, until)
-            number = min(fitting, self._roomy(waiting))
+            number = min(fitting, self._soon(waiting, until))
             found = await self._some(waiting[:number], until, lenient=bool(done))
             if found is not None:
                 done.append(found)
@@ -155,9 +166,15 @@ class CrossReranker:
         left, tokens = until - time.monotonic(), _sums(readings)
         return sum(MARGIN * self.batcher.seconds(each) <= left for each in tokens)
 
-    def _roomy(self, readings: Sequence[Reading]) -> int:
+    def _soon(self, readings: Sequence[Reading], until: float) -> int:
         """How many of the first of these make one call; at least one."""
-        return max(1, sum(each <= self._room for each in _sums(readings)))
+        left, waits = (until - time.monotonic()) / LOOKS, self.batcher.seconds(0)
+        return max(
+            1,
+            sum(
+                each <= self._room and self.batcher.seconds(each) - waits <= left for each in _sums(readings)
+            ),
+        )
 
 
 def _sums(readings: Sequence[Reading]) -> list[int]:

@@ -5,7 +5,8 @@ that reads weights, tokenises and runs a forward is the production code. Its vec
 `WordOverlapEncoder` has the interface of `models.dense.DenseEncoder` without weights: the cosine of two
 texts is the share of words they have in common, so rankings are predictable by eye. It needs no torch.
 `tiny_sparse_encoder` and `WordOverlapSparseEncoder` are the same two for `models.sparse.SparseEncoder`;
-`WordOverlapLateEncoder` is the second for `models.late.LateEncoder`.
+`WordOverlapLateEncoder` is the second for `models.late.LateEncoder`, `WordOverlapCrossNet` for
+`models.cross.CrossEncoder`.
 `tiny_cross_encoder` writes a random BERT that scores pairs, `tiny_causal` a random decoder, as
 rerankers in context read them.
 """
@@ -15,6 +16,7 @@ import math
 import re
 import string
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -418,6 +420,73 @@ class WordOverlapLateEncoder:
         return direction
 
 
+class WordOverlapCrossNet:
+    """What the service asks of `models.cross.CrossEncoder`: the logit of a pair is how many of the question's
+    words the text has.
+
+    A token is a word; a pair has no others, and is cut to 24. A text of more than `window` words is read in
+    windows of so many, two at most: the better one counts whole and the other half. `forwards` has the items
+    of every forward; it waits while the gate is shut, and takes `seconds` a token.
+    """
+
+    name = "word-overlap-cross"
+    max_tokens, window = 24, 8
+    dtype = "float32"
+
+    def __init__(self, fingerprint: str = "word-overlap-cross", seconds: float = 0.0) -> None:
+        self.fingerprint = fingerprint
+        self.seconds = seconds
+        self.forwards: list[list[list[int]]] = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
+        return [self._item(*pair)[: self.max_tokens] for pair in pairs]
+
+    def forward(self, items: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        self.forwards.append([list(item) for item in items])
+        self.entered.release()
+        assert self.gate.wait(10), "the test never opened the gate"
+        time.sleep(self.seconds * sum(map(len, items)))
+        first = [{word for word in item if word >= 0} for item in items]
+        second = [{~word for word in item if word < 0} for item in items]
+        return np.array([len(a & b) for a, b in zip(first, second, strict=True)], np.float32)
+
+    def activate(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        return logits / (1 + logits)
+
+    def read(self, query: str, documents: Sequence[tuple[str, str]]) -> list[Any]:
+        return [self._reading(query, title, text) for title, text in documents]
+
+    def score(self, readings: Sequence[Any], logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        from models.cross_passages import add_up
+
+        counts = [len(each.items) for each in readings]
+        return add_up(logits, np.repeat(np.arange(len(counts)), counts), len(counts), (1.0, 0.5))
+
+    def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        return WordOverlapEncoder().offsets(texts)
+
+    def _reading(self, query: str, title: str, text: str) -> Any:
+        from models.cross_passages import Reading, choose, cut
+
+        offsets = np.array([match.span() for match in WORD.finditer(text)], np.int64).reshape(-1, 2)
+        windows = cut(text, offsets, self.window, 0)
+        asked = set(self._ids(query))
+        shared = [len(asked & set(self._ids(text[begin:end]))) for begin, end in windows.characters.tolist()]
+        chosen = windows.characters[choose(np.array(shared, np.float32), 2)]
+        items = [self._item(query, f"{title} {text[begin:end]}") for begin, end in chosen.tolist()]
+        whole = len(chosen) == len(windows) and max(map(len, items)) <= self.max_tokens
+        return Reading([item[: self.max_tokens] for item in items], chosen, whole)
+
+    def _item(self, query: str, text: str) -> list[int]:
+        return [*self._ids(query), *(~word for word in self._ids(text))] or [0]
+
+    def _ids(self, text: str) -> list[int]:
+        return [1 + crc32(word.encode("utf-8", "replace")) % 60_000 for word in WORD.findall(text.lower())]
+
+
 def word_overlap(role: str, name: str) -> Any:
     """Load an encoder by word overlap, whatever its name, or a scorer."""
     if role == "quality":
@@ -426,6 +495,8 @@ def word_overlap(role: str, name: str) -> Any:
         return load_quality(name)
     if role == "late":
         return WordOverlapLateEncoder()
+    if role == "cross":
+        return WordOverlapCrossNet()
     if role == "in_context":
         return WordOverlapKeysNet()
     return WordOverlapSparseEncoder() if role == "sparse" else WordOverlapEncoder()

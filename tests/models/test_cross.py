@@ -62,6 +62,12 @@ def test_tokens_of_the_second_text_are_complements(net: CrossEncoder):
     assert net.tokenize([("", "")]) == [[CLS, SEP, ~SEP]]
 
 
+def test_offsets_are_those_of_whole_texts(net: CrossEncoder):
+    short, long = net.offsets(["The tides", "sea " * 50])
+    assert short.tolist() == [[0, 3], [4, 8], [8, 9]]
+    assert len(long) == 50
+
+
 def test_scores_are_those_of_sentence_transformers(net: CrossEncoder, path: Path):
     wanted = Theirs(str(path), device="cpu").predict(PAIRS, activation_fn=torch.nn.Identity())
     np.testing.assert_allclose(net.predict(PAIRS), wanted, atol=1e-5, rtol=0)
