@@ -29,7 +29,7 @@ SHARE = 8
 """While both wait, one batch in so many is bulk."""
 
 WINDOW = 4
-"""Batches' worth of tokens that are sorted together: more would pad less, and let a turn wait longer."""
+"""Batches' worth of items that are sorted together: more would pad less, and let a turn wait longer."""
 
 
 @dataclass(eq=False)
@@ -124,13 +124,13 @@ class BatchQueue:
 
     def fills_a_batch(self, priority: Priority) -> bool:
         """Whether the next batch of this priority would not grow by waiting."""
-        window = list(_window(self._lanes[priority], self.budget))
+        window = list(_window(self._lanes[priority], self.budget, self._most))
         return len(window) >= self._most or sum(len(entry.item) for entry in window) >= self.budget
 
     def take(self) -> list[Entry]:
         """The next batch, taken off the queue; empty if nothing waits."""
         lane = self._next_lane()
-        window = list(_window(lane, WINDOW * self.budget))
+        window = list(_window(lane, WINDOW * self.budget, WINDOW * self._most))
         batches = pack([len(entry.item) for entry in window], self.budget, self._most)
         batch = [window[number] for number in next((batch for batch in batches if 0 in batch), [])]
         for entry in batch:
@@ -152,11 +152,12 @@ class BatchQueue:
         return bulk
 
 
-def _window(lane: Lane, tokens: int) -> Iterator[Entry]:
-    """The items of a lane in order, until there are `tokens` of them."""
+def _window(lane: Lane, tokens: int, items: int) -> Iterator[Entry]:
+    """The items of a lane in order, until there are so many or they have so many tokens."""
     for call in lane:
         for position, item in call.waiting.items():
             yield Entry(call, position, item)
             tokens -= len(item)
-            if tokens <= 0:
+            items -= 1
+            if tokens <= 0 or items == 0:
                 return

@@ -290,6 +290,7 @@ class Batcher:
     async def _run(self, batch: list[Entry]) -> None:
         """One forward, or two of half the size for want of memory."""
         now = time.monotonic()
+        self._running_tokens = sum(len(entry.item) for entry in batch)
         for call in {entry.call: None for entry in batch}:
             self._observer.waited(call.priority, now - call.since)
         outcome = await self._pass(batch)
@@ -305,11 +306,11 @@ class Batcher:
     async def _pass(self, batch: list[Entry]) -> Array | BaseException:
         """The rows of a forward, or why there are none."""
         items = [entry.item for entry in batch]
-        tokens = self._running_tokens = sum(map(len, items))
+        tokens = sum(map(len, items))
         self._began = time.monotonic()
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._forward, items)
         await asyncio.wait([running])
-        seconds, self._running_tokens = time.monotonic() - self._began, 0
+        seconds = time.monotonic() - self._began
         if (error := running.exception()) is not None:
             return error
         self._speed.note(tokens, seconds, others_wait=self._queue.tokens > 0)
@@ -330,6 +331,7 @@ class Batcher:
 
     def _settle(self, batch: list[Entry], outcome: Array | BaseException) -> None:
         """Rows, or an error, go to the calls that have part in the batch and to no other."""
+        self._running_tokens -= sum(len(entry.item) for entry in batch)
         shares: dict[Call, list[int]] = {}
         for number, entry in enumerate(batch):
             shares.setdefault(entry.call, []).append(number)

@@ -6,7 +6,7 @@ scraped rather than kept up to date.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -167,24 +167,33 @@ class NetMetrics(Observer):
     """What one batcher does, as metrics."""
 
     def __init__(self, metrics: Metrics, role: Role, net: str) -> None:
-        self._metrics = metrics
-        self._net = role, net
+        self._waits = {
+            priority: metrics.net_waits.labels(role, net, priority) for priority in get_args(Priority)
+        }
+        self._dropped = {
+            reason: metrics.net_dropped.labels(role, net, reason) for reason in get_args(Dropped)
+        }
+        self._batches = metrics.net_batches.labels(role, net)
+        self._tokens = metrics.net_tokens.labels(role, net)
+        self._padding = metrics.net_padding.labels(role, net)
+        self._seconds = metrics.net_seconds.labels(role, net)
+        self._halvings = metrics.net_halvings.labels(role, net)
 
     def waited(self, priority: Priority, seconds: float) -> None:
         """Time in the queue."""
-        self._metrics.net_waits.labels(*self._net, priority).observe(seconds)
+        self._waits[priority].observe(seconds)
 
     def ran(self, texts: int, tokens: int, padding: int, seconds: float) -> None:
         """One forward."""
-        self._metrics.net_batches.labels(*self._net).observe(texts)
-        self._metrics.net_tokens.labels(*self._net).inc(tokens)
-        self._metrics.net_padding.labels(*self._net).inc(padding)
-        self._metrics.net_seconds.labels(*self._net).inc(seconds)
+        self._batches.observe(texts)
+        self._tokens.inc(tokens)
+        self._padding.inc(padding)
+        self._seconds.inc(seconds)
 
     def halved(self) -> None:
         """One forward that ran out of memory."""
-        self._metrics.net_halvings.labels(*self._net).inc()
+        self._halvings.inc()
 
     def dropped(self, reason: Dropped, texts: int) -> None:
         """Texts that cost no forward."""
-        self._metrics.net_dropped.labels(*self._net, reason).inc(texts)
+        self._dropped[reason].inc(texts)
