@@ -1,5 +1,6 @@
 """The prose is true: settings, limits, stages and routes are in the docs, and the README's commands exist."""
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from pydantic import Field
 from typer.main import get_command
 
+from models.cross_recipe import Recipe as CrossRecipe
 from models.in_context.recipe import Recipe
 from service.app import create_app
 from service.cli import app
@@ -44,6 +46,12 @@ def test_every_limit_is_documented(limit: str):
 @pytest.mark.parametrize("key", [field.name for field in fields(Recipe)])
 def test_every_key_of_a_recipe_for_reading_in_context_is_documented(key: str):
     assert f"| `{key}` |" in read("docs/weights.md")
+
+
+@pytest.mark.parametrize("key", sorted(CrossRecipe.model_fields))
+def test_every_key_of_a_recipe_for_long_documents_is_documented(key: str):
+    default = json.dumps(CrossRecipe().model_dump(mode="json")[key]).replace(".0", "")
+    assert re.search(rf"^\| `{key}` \| `?{re.escape(default)}`? \|", read("docs/weights.md"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("stage", get_args(get_args(AnyStage)[0]), ids=lambda stage: stage.__name__)
