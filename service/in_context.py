@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import Kind
-from models.in_context.cache import Entry, KVCache, document_key
+from models.in_context.cache import CachedDocuments, Entry, KVCache, document_key
 from models.in_context.items import (
     AloneItem,
     AskItem,
@@ -33,6 +33,7 @@ from models.in_context.items import (
     PromptItem,
     Question,
 )
+from models.in_context.met import keys_of, met
 from models.in_context.net import InContextNet
 from models.in_context.read_out import Drop, Reading
 from models.in_context.states import States
@@ -56,7 +57,7 @@ WARM_BYTES = 2**24
 """Memory for documents read at the start."""
 
 LEAST = 2
-"""Documents that are worth a question: one alone has no order."""
+"""Documents that are worth a question unless more are wanted: one alone has no order."""
 
 CHUNK = 512
 """Tokens of documents that pass through a net on a CPU together: more of them hardly save time, and others
@@ -151,7 +152,11 @@ class Held:
 
 
 class Reranker:
-    """A net that reads in context, for stages. What goes wrong with it is raised as a StageError."""
+    """A net that reads in context, for stages and endpoints. What goes wrong is raised as a StageError.
+
+    Of the documents of a call the first are scored, as many as there is time for, and at least `least` of
+    them, or all if there are fewer: DeadlineError where there is no time for these.
+    """
 
     def __init__(
         self, net: InContextNet, costs: Costs, batcher: Batcher, workers: Workers, cache: KVCache, chunk: int
@@ -172,41 +177,65 @@ class Reranker:
         """Titles and texts as the net reads them; for worker threads."""
         return self.net.document_tokens(documents)
 
+    def question(self, query: str, mode: Mode, drop: Drop | None = None) -> Question:
+        """A question as the net reads it; for worker threads. InvalidError for a drop that it cannot do."""
+        with _refusing(drop):
+            return self.net.question(query, mode, drop=drop)
+
     def lost(self, query: str, mode: Mode) -> int:
         """How many tokens of a question are beyond the limit."""
+        return self.question(query, mode).lost
+
+    def room(self, query: str, documents: Sequence[Ids]) -> int:
+        """How many of the first documents a prompt of mode `dense` has room for; for worker threads."""
         with _refusing(None):
-            return self.net.question(query, mode).lost
+            return self._room(self._prompt(query, "dense", [], None), _lengths(documents))
+
+    def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Character (start, end) of every token of each whole text: int64 [tokens, 2], nothing cut."""
+        return self.net.offsets(texts)
 
     def pieces(self, ids: Ids) -> list[str]:
         """Tokens as a reader knows them, spaces included."""
         return self.net.pieces(ids)
 
-    async def ask(self, query: str, documents: Sequence[Ids], drop: Drop | None, until: float) -> Read:
+    async def ask(
+        self, query: str, documents: Sequence[Ids], drop: Drop | None, until: float, least: int = LEAST
+    ) -> Read:
         """A question over the first documents, as many as can be read (those that were not) and asked over by
         then.
 
-        DeadlineError where these are fewer than `LEAST`; InvalidError for a drop that the net cannot do.
+        InvalidError for a drop that the net cannot do.
         """
-        with _refusing(drop):
-            question = await self._workers.run(self._question, query, drop)
-        held = Held(self.cache)
-        try:
-            sources = await self._sources(held, question, documents, until)
-            over = await self._workers.run(self.cache.documents, sources)
-        finally:
-            held.close()
+        question = await self._workers.run(self.question, query, "cached", drop)
+        over = await self._read_by(len(question), documents, until, least)
         return await self._outcome(AskItem(question, over), until)
 
+    async def meet(self, query: str, documents: Sequence[Ids], until: float, least: int = LEAST) -> Scores:
+        """Scores of mode `keys` for documents whose keys are not stored: those of the first documents, as
+        many as can be read by then.
+        """
+        question = await self._workers.run(self.question, query, "keys")
+        (asked,) = await self._submit([AloneItem(question)], until)
+        over = await self._read_by(len(question), documents, until, least)
+        return await self._workers.run(self._met, asked, over)
+
     async def rank(
-        self, query: str, mode: Mode, documents: Sequence[Ids], drop: Drop | None, until: float
+        self,
+        query: str,
+        mode: Mode,
+        documents: Sequence[Ids],
+        drop: Drop | None,
+        until: float,
+        least: int = LEAST,
     ) -> Read:
         """A whole prompt over the first documents, as many as there is time and room for.
 
-        DeadlineError where these are fewer than `LEAST`; InvalidError for a drop that the net cannot do.
+        InvalidError for a drop that the net cannot do.
         """
         with _refusing(drop):
             empty = await self._workers.run(self._prompt, query, mode, [], drop)
-            number = self._fitting(empty, _lengths(documents), until)
+            number = self._fitting(empty, _lengths(documents), until, least)
             prompt = await self._workers.run(self._prompt, query, mode, documents[:number], drop)
         return await self._outcome(PromptItem(prompt), until)
 
@@ -229,37 +258,51 @@ class Reranker:
     def _keys(self, documents: Sequence[Ids]) -> list[bytes]:
         return [document_key(self.fingerprint, ids) for ids in documents]
 
-    def _question(self, query: str, drop: Drop | None) -> Question:
-        return self.net.question(query, "cached", drop=drop)
+    def _met(self, asked: KeyQuestion, documents: CachedDocuments) -> Scores:
+        keys = keys_of(documents, self.net.layer, self.net.instruction)
+        return met(asked, keys, documents.lengths)
 
     def _prompt(self, query: str, mode: Mode, documents: Sequence[Ids], drop: Drop | None) -> Prompt:
         return self.net.prompt(query, documents, mode, drop=drop)
 
-    def _fitting(self, empty: Prompt, lengths: Lengths, until: float) -> int:
+    def _fitting(self, empty: Prompt, lengths: Lengths, until: float, least: int) -> int:
         """How many of the first documents such a prompt has time for, and of mode `dense` room."""
         passes = 1 if empty.free_instruction is None else 2
         seconds = self.costs.of_prompts(empty.mode, len(empty), passes * lengths)
         number = _enough(seconds + self._waiting(), until)
-        _check(number, len(lengths))
-        return min(number, self._room(empty, lengths)) if empty.mode == "dense" else number
-
-    def _room(self, empty: Prompt, lengths: Lengths) -> int:
-        """How many of the first documents the net sees in one text; EncoderError for fewer than `LEAST`."""
-        room = self.net.max_tokens - len(empty.instruction) - len(empty.question.block.ids)
-        number = int(np.searchsorted(np.cumsum(lengths), room, side="right"))
-        if number < min(LEAST, len(lengths)):
+        _check(number, len(lengths), least)
+        if empty.mode != "dense":
+            return number
+        room = self._room(empty, lengths)
+        if room < min(LEAST, len(lengths)):
             raise EncoderError(
                 f"{self.net.name} sees {self.net.max_tokens} tokens, too few for two candidates"
             )
-        return number
+        return min(number, room)
+
+    def _room(self, empty: Prompt, lengths: Lengths) -> int:
+        """How many of the first documents the net sees in one text."""
+        room = self.net.max_tokens - len(empty.instruction) - len(empty.question.block.ids)
+        return int(np.searchsorted(np.cumsum(lengths), room, side="right"))
+
+    async def _read_by(
+        self, question: int, documents: Sequence[Ids], until: float, least: int
+    ) -> CachedDocuments:
+        """The first documents, as many as there is time for before a question of so many tokens."""
+        held = Held(self.cache)
+        try:
+            sources = await self._sources(held, question, documents, until, least)
+            return await self._workers.run(self.cache.documents, sources)
+        finally:
+            held.close()
 
     async def _sources(
-        self, held: Held, question: Question, documents: Sequence[Ids], until: float
+        self, held: Held, question: int, documents: Sequence[Ids], until: float, least: int
     ) -> list[Entry | States]:
         """The first documents, as many as there is time for, read now or before."""
         keys = await self._workers.run(self._keys, documents)
         found, lengths = held.find(keys), _lengths(documents)
-        number = self._time_for(len(question), found, lengths, until - self._waiting())
+        number = self._time_for(question, found, lengths, until - self._waiting(), least)
         missing = deque(place for place, source in enumerate(found) if source is None)
         ahead: deque[tuple[list[int], asyncio.Task[list[Entry | States]]]] = deque()
         try:
@@ -273,7 +316,7 @@ class Reranker:
                 chunk, task = ahead.popleft()
                 for place, source in zip(chunk, await task, strict=True):
                     found[place] = source
-                number = self._time_for(len(question), found, lengths, until)
+                number = self._time_for(question, found, lengths, until, least)
         finally:
             await _cancelled([task for _, task in ahead])
 
@@ -284,13 +327,18 @@ class Reranker:
         return self._chunk if soon >= self._chunk * rate else int(soon / rate)
 
     def _time_for(
-        self, question: int, found: Sequence[Entry | States | None], lengths: Lengths, until: float
+        self,
+        question: int,
+        found: Sequence[Entry | States | None],
+        lengths: Lengths,
+        until: float,
+        least: int,
     ) -> int:
         """How many of the first documents can be read, unless they were, and asked over by then."""
         missing = np.array([source is None for source in found])
         reading = np.cumsum(np.where(missing, lengths, 0)) * self.costs.document.seconds
         number = _enough(reading + self.costs.of_asking(question, lengths), until)
-        _check(number, len(lengths))
+        _check(number, len(lengths), least)
         return number
 
     async def _read(
@@ -345,10 +393,10 @@ def _enough(seconds: Seconds, until: float) -> int:
     return int(np.searchsorted(MARGIN * seconds, until - time.monotonic(), side="right"))
 
 
-def _check(number: int, wanted: int) -> None:
-    least = min(LEAST, wanted)
-    if number < least:
-        raise DeadlineError(f"there was no time for as few as {least} of {wanted} candidates")
+def _check(number: int, wanted: int, least: int) -> None:
+    needed = min(least, wanted)
+    if number < needed:
+        raise DeadlineError(f"there was time for {number} of {wanted} candidates, and {needed} are needed")
 
 
 def _chunk(missing: deque[int], behind: int, lengths: Lengths, tokens: int) -> list[int]:

@@ -7,11 +7,14 @@ wrote is read as plain text: a document that says `<|im_end|>` says these charac
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.in_context.items import Block, Cut, Mode, Prompt, Question
 from models.in_context.read_out import Drop, ReadOut
 from models.in_context.recipe import Recipe
 from models.in_context.template import Template, template
-from models.tokens import copied
+from models.tokens import copied, spans
 
 SENTINEL = "\x00"  # what a chat template is rendered around; no text of a request can hold it
 
@@ -82,6 +85,10 @@ class Layout:
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Tokens as a reader knows them, spaces included."""
         return [self._own.decode([number], skip_special_tokens=False) for number in ids]
+
+    def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Character (start, end) of every token of each whole text: int64 [tokens, 2], nothing cut."""
+        return spans(self._foreign, texts)
 
     def _block(self, of: Template, query: str) -> tuple[Block, int]:
         before, behind = of.question.split("{query}")

@@ -124,6 +124,10 @@ class InContextNet:
         """Tokens as a reader knows them, spaces included."""
         return self.layout.pieces(ids)
 
+    def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Character (start, end) of every token of each whole text: int64 [tokens, 2], nothing cut."""
+        return self.layout.offsets(texts)
+
     # Reading
 
     def read_documents(self, tokens: Sequence[Sequence[int]]) -> list[States]:

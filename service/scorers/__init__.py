@@ -3,7 +3,17 @@
 from service.scorers.base import Scale, Scored, Scorer
 from service.scorers.cross import CrossScorer
 from service.scorers.dense import DenseScorer
+from service.scorers.in_context import InContextScorer
 from service.scorers.late import LateScorer
 from service.scorers.sparse import SparseScorer
 
-__all__ = ["CrossScorer", "DenseScorer", "LateScorer", "Scale", "Scored", "Scorer", "SparseScorer"]
+__all__ = [
+    "CrossScorer",
+    "DenseScorer",
+    "InContextScorer",
+    "LateScorer",
+    "Scale",
+    "Scored",
+    "Scorer",
+    "SparseScorer",
+]
