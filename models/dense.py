@@ -25,7 +25,7 @@ from models.chunks import Document, Spans, Text
 from models.load import DEFAULT_DENSE, Weights, resolve
 from models.packing import pack
 from models.precision import DType, prepared
-from models.tokens import copied, padded, spans
+from models.tokens import copied, decoded, padded, spans
 
 BUDGET = 2048
 """Padded tokens per forward: enough to fill the cores, little enough to stay in their caches. (MiniLM on two
@@ -156,16 +156,27 @@ class DenseEncoder:
         plain = [isinstance(module, Normalize) for module in rest]
         return pooled.count(True) == 1 and pooled.count(True) + plain.count(True) == len(rest)
 
+    @property
+    def pooling(self) -> str:
+        """How token states become a vector, in sentence-transformers' words; "none" where a net has no such
+        step.
+        """
+        modes = [module.pooling_mode for module in self._net if isinstance(module, Pooling)]
+        return "+".join([modes[0]] if isinstance(modes[0], str) else modes[0]) if modes else "none"
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether the net itself ends in unit length, so that `forward` leaves its vectors as they are."""
+        *_, last = self._net
+        return isinstance(last, Normalize)
+
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Character (start, end) of every word piece of each whole text: int64 [pieces, 2], nothing cut."""
         return spans(self._whole, texts)
 
     def text(self, ids: Sequence[int]) -> str:
         """What these entries of the vocabulary say, special ones left out. ValueError for an unknown one."""
-        largest = self._whole.get_vocab_size() - 1
-        if strange := [each for each in ids if not 0 <= each <= largest]:
-            raise ValueError(f"{strange[0]} is no token of {self.name}, whose tokens are 0 to {largest}")
-        return self._whole.decode(list(ids))
+        return decoded(self._whole, ids, self.name)
 
     def _batch(self, tokens: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         ids, real = padded(tokens, self._pad)

@@ -26,7 +26,7 @@ from models.packing import pack
 from models.precision import DType, prepared
 from models.sparse_folder import Opened, open_folder
 from models.sparse_layout import layout
-from models.tokens import copied, padded, spans
+from models.tokens import copied, decoded, padded, spans
 
 BUDGET = 2048
 """Padded tokens per forward: enough to fill the cores, little enough to stay in their caches."""
@@ -135,6 +135,10 @@ class SparseEncoder:
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Character (start, end) of every word piece of each whole text: int64 [pieces, 2], nothing cut."""
         return spans(self._whole, texts)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What these entries of the vocabulary say, special ones left out. ValueError for an unknown one."""
+        return decoded(self._whole, ids, self.name)
 
     def pieces(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Distinct pieces of each text, cut as passages are: int32, ascending, none special."""

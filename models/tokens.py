@@ -36,3 +36,11 @@ def spans(whole: Tokenizer, texts: Sequence[str]) -> list[NDArray[np.int64]]:
     """Character (start, end) of every word piece of each text: int64 [pieces, 2], special tokens left out."""
     encodings = whole.encode_batch(list(texts), add_special_tokens=False)
     return [np.array(encoding.offsets, np.int64).reshape(-1, 2) for encoding in encodings]
+
+
+def decoded(whole: Tokenizer, ids: Sequence[int], name: str) -> str:
+    """What these entries of the vocabulary say, special ones left out. ValueError for an unknown one."""
+    largest = whole.get_vocab_size() - 1
+    if strange := [each for each in ids if not 0 <= each <= largest]:
+        raise ValueError(f"{strange[0]} is no token of {name}, whose tokens are 0 to {largest}")
+    return whole.decode(list(ids))

@@ -26,7 +26,7 @@ from service.error_shapes import answer
 from service.guards import ApiKey, BodyGuard, RequestId
 from service.metrics import Measured, Metrics, Sample, kv_cache, queue
 from service.nets import Nets
-from service.routes import collections, documents, evaluate, jina, jobs, openai, probes, search
+from service.routes import collections, documents, evaluate, jina, jobs, openai, probes, search, tei
 from service.settings import Settings
 from service.state import State
 from service.warmup import Warmup
@@ -40,6 +40,7 @@ ROUTERS = (
     jobs.router,
     openai.router,
     jina.router,
+    tei.router,
     probes.router,
 )
 

@@ -4,19 +4,31 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 from models import Kind
+from models.csr import Csr, concatenate
 from models.roles import Role
-from service.embedding import Encoded, deadline, encode
-from service.errors import ModelError, UnknownTokenError
+from service.embedding import (
+    REFUSED,
+    Encoded,
+    End,
+    Fit,
+    Reader,
+    deadline,
+    fitted,
+    narrowed,
+    read,
+    refuse_dimensions,
+)
+from service.errors import InvalidError, ModelError
+from service.inputs import Inputs
+from service.model_info import ModelInfo, model_info
 from service.model_names import SERVED, Served, Target, target
 from service.nets import Nets, Running
 from service.scorers import CrossScorer, DenseScorer, LateScorer, Scored, Scorer, SparseScorer
+from service.scorers.pairs import clipped, score_pairs
 from service.settings import Settings
 from service.workers import Workers
 
 DEFAULT = "default"
-
-
-Inputs = Sequence[str] | Sequence[Sequence[int]]
 
 SCORERS: Mapping[Served, Callable[[Running, Workers], Scorer]] = {
     "dense": DenseScorer,
@@ -25,12 +37,23 @@ SCORERS: Mapping[Served, Callable[[Running, Workers], Scorer]] = {
     "cross": CrossScorer,
 }
 
+ALONE: Sequence[Served] = ("dense", "sparse", "late")
+"""Nets that read a text by itself, without the question, as far as their length goes."""
 
-class Decoder(Protocol):
-    """What turns token ids back into text."""
 
-    def text(self, ids: Sequence[int]) -> str:
-        """ValueError for ids outside of the vocabulary."""
+class DenseNet(Protocol):
+    """What is asked of a dense encoder."""
+
+    name: str
+    dim: int
+    normalizes: bool
+
+
+class SparseNet(Protocol):
+    """What is asked of a sparse encoder."""
+
+    def finish(self, vectors: Csr, kind: Kind) -> Csr:
+        """What is done to rows after a forward."""
         ...
 
 
@@ -38,6 +61,7 @@ class Endpoints:
     """Finds the net that a request means."""
 
     def __init__(self, settings: Settings, nets: Nets, workers: Workers) -> None:
+        self._settings = settings
         self.nets = nets
         self.workers = workers
         self.timeout_ms = settings.model_timeout_ms
@@ -70,36 +94,96 @@ class Endpoints:
     async def embed(
         self,
         model: str | None,
-        texts: Inputs,
+        inputs: Inputs,
         *,
         kind: Kind = "document",
-        whole: bool = True,
+        fit: Fit = REFUSED,
+        dimensions: int | None = None,
+        unit: bool = True,
     ) -> Encoded:
-        """Vectors of texts, or of token ids, by a dense encoder: float32 [texts, dim], of unit length."""
+        """Vectors of texts by a dense encoder: float32 [n, dim], or the first `dimensions` numbers of them.
+
+        They are of unit length or, without `unit`, as the net made them. InvalidError where that is lost.
+        """
         until = deadline(self.timeout_ms)
         running = await self.running(self.target(model, "dense", ("dense",)))
-        wanted = await self.workers.run(_texts, cast(Decoder, running.net), texts)
-        return await encode(running, self.workers, wanted, kind, until, whole=whole)
+        net = cast(DenseNet, running.net)
+        if dimensions is not None:
+            refuse_dimensions(net.name, net.dim, dimensions)
+        if not (unit or net.normalizes):
+            raise InvalidError(f"vectors of {net.name} are given at unit length only: leave normalize out")
+        made = await read(running, self.workers, inputs, kind, fit, until)
+        if dimensions is None:
+            return made
+        return Encoded(narrowed(made.rows, dimensions, unit=unit), made.tokens)
+
+    async def embed_sparse(
+        self, model: str | None, inputs: Inputs, *, kind: Kind = "document", fit: Fit = REFUSED
+    ) -> Csr:
+        """The vocabulary entries that each text weighs, by a sparse encoder."""
+        until = deadline(self.timeout_ms)
+        running = await self.running(self.target(model, "sparse", ("sparse",)))
+        made = await read(running, self.workers, inputs, kind, fit, until)
+        net = cast(SparseNet, running.net)
+        return await self.workers.run(lambda: net.finish(concatenate(list(made.rows)), kind))
 
     async def score(
-        self, model: str | None, query: str, documents: Sequence[str], *, whole: bool = False
+        self,
+        model: str | None,
+        query: str,
+        documents: Sequence[str],
+        *,
+        whole: bool = False,
+        most: int | None = None,
+        end: End = "right",
     ) -> Scored:
-        """How well each text answers a question, by any net."""
+        """How well each text answers a question, by any net; no more of it than `most` tokens is read.
+
+        Texts that are too long are cut at `end`; InvalidError where the net chooses what it reads of them.
+        """
+        pairs = [(query, text) for text in documents]
+        return await self.score_pairs(model, pairs, whole=whole, most=most, end=end)
+
+    async def score_pairs(
+        self,
+        model: str | None,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        whole: bool = False,
+        most: int | None = None,
+        end: End = "right",
+    ) -> Scored:
+        """The same of pairs of a question and a text, at least one."""
         until = deadline(self.timeout_ms)
         wanted = self.target(model, self.reranker)
-        scorer = SCORERS[wanted.served](await self.running(wanted), self.workers)
-        return await scorer.score(query, documents, until, whole=whole)
+        running = await self.running(wanted)
+        if most is not None:
+            pairs = await self.workers.run(clipped, running.net, pairs, most)
+        if end == "left":
+            pairs = await self._ends(wanted, running, pairs)
+        scorer = SCORERS[wanted.served](running, self.workers)
+        return await score_pairs(scorer, pairs, until, whole=whole)
+
+    async def info(self, model: str | None) -> ModelInfo:
+        """What is served under a name, by default for dense embeddings. The net is loaded for it."""
+        wanted = self.target(model, "dense")
+        return model_info(wanted, self.weights(wanted), await self.running(wanted), self._settings)
+
+    async def _ends(
+        self, wanted: Target, running: Running, pairs: Sequence[tuple[str, str]]
+    ) -> Sequence[tuple[str, str]]:
+        """The same pairs with no more of a text than the net reads, from its end."""
+        if wanted.served not in ALONE:
+            raise InvalidError(
+                f"texts are cut on the left for {', '.join(ALONE)}, and not for {wanted.served}"
+            )
+        reader, texts = cast(Reader, running.net), [text for _, text in pairs]
+        ends = await self.workers.run(fitted, reader, texts, "document", reader.max_tokens, "left")
+        return [(query, end) for (query, _), end in zip(pairs, ends, strict=True)]
 
     async def running(self, wanted: Target) -> Running:
         """The net of a target, loaded. EncoderError if it cannot be."""
         return await self.nets.get(wanted.role, self.weights(wanted), None)
-
-
-def _texts(decoder: Decoder, inputs: Inputs) -> list[str]:
-    try:
-        return [each if isinstance(each, str) else decoder.text(each) for each in inputs]
-    except ValueError as error:
-        raise UnknownTokenError(str(error)) from error
 
 
 def _none(role: Role) -> str:

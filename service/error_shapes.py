@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 from typing_extensions import TypedDict
 
-from service.errors import FieldError, ServiceError, as_service_error
+from service.errors import FieldError, NetFailedError, ServiceError, as_service_error
 
 log = logging.getLogger(__name__)
 
@@ -73,15 +73,18 @@ class OpenAIError(TypedDict):
 
 
 class Wire(NamedTuple):
-    """How a vendor answers instead of a result: a body's shape, and which statuses are not ours."""
+    """How a vendor answers instead of a result: a body's shape, and which statuses are not ours.
+
+    `statuses` has those by our code or, for all other codes, by our status.
+    """
 
     shape: type
     body: Callable[[ServiceError], Any]
-    statuses: Mapping[int, int]
+    statuses: Mapping[int | str, int]
 
-    def status(self, status: int) -> int:
-        """What stands for one of our statuses."""
-        return self.statuses.get(status, status)
+    def status(self, status: int, code: str = "") -> int:
+        """What stands for one of our statuses, with this code."""
+        return self.statuses.get(code, self.statuses.get(status, status))
 
 
 def _jina(error: ServiceError) -> JinaError:
@@ -117,7 +120,7 @@ def _openai(error: ServiceError) -> OpenAIError:
 
 
 _OPENAI = Wire(OpenAIError, _openai, {422: 400})
-_TEI = Wire(TeiError, _tei, {400: 422, 500: 424})
+_TEI = Wire(TeiError, _tei, {500: 424, NetFailedError.code: 424})
 
 WIRES: Mapping[str, Wire] = {
     "/v1/rerank": Wire(JinaError, _jina, {}),
@@ -156,7 +159,7 @@ def error_response(error: ServiceError, path: str, request_id: str) -> Response:
     if wire is None:
         body: Any = problem(error, request_id)
         return Response(orjson.dumps(body), error.status_code, headers, media_type="application/problem+json")
-    status = wire.status(error.status_code)
+    status = wire.status(error.status_code, error.code)
     return Response(orjson.dumps(wire.body(error)), status, headers, media_type="application/json")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.batcher import Closed, NetFailed, Overloaded, TooManyTokens
-from service.errors import BusyError, DeadlineError, EncoderError, NetFailedError
+from service.errors import BusyError, DeadlineError, EncoderError, NetFailedError, TooManyTokensError
 
 
 @contextmanager
@@ -16,7 +16,9 @@ def as_stage_errors(name: str) -> Iterator[None]:
         raise BusyError(str(error), retry_after=error.retry_after) from error
     except NetFailed as error:
         raise NetFailedError(f"encoder {name} failed: {error}") from error
-    except (TooManyTokens, Closed) as error:
+    except TooManyTokens as error:
+        raise TooManyTokensError(str(error)) from error
+    except Closed as error:
         raise EncoderError(f"encoder {name} failed: {error}") from error
     except TimeoutError as error:
         raise DeadlineError(str(error)) from error
