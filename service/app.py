@@ -26,7 +26,19 @@ from service.error_shapes import answer
 from service.guards import ApiKey, BodyGuard, RequestId
 from service.metrics import Measured, Metrics, Sample, kv_cache, queue
 from service.nets import Nets
-from service.routes import collections, documents, evaluate, jina, jobs, openai, probes, search, tei
+from service.routes import (
+    cohere,
+    collections,
+    documents,
+    evaluate,
+    jina,
+    jobs,
+    openai,
+    probes,
+    search,
+    tei,
+    vllm,
+)
 from service.settings import Settings
 from service.state import State
 from service.warmup import Warmup
@@ -41,6 +53,8 @@ ROUTERS = (
     openai.router,
     jina.router,
     tei.router,
+    cohere.router,
+    vllm.router,
     probes.router,
 )
 

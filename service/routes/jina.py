@@ -3,7 +3,7 @@
 from typing import Annotated, NotRequired
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -27,11 +27,17 @@ class JinaDocument(VendorRequest):
     text: str
 
 
+JinaInput = Annotated[
+    Annotated[str, Tag("text")] | Annotated[JinaDocument, Tag("object")],
+    Discriminator(lambda value: "object" if isinstance(value, dict) else "text"),
+]
+
+
 class JinaRequest(VendorRequest):
     """Texts to put in order."""
 
     query: Query
-    documents: Annotated[list[str | JinaDocument], Limit("rerank")] = Field(min_length=1)
+    documents: Annotated[list[JinaInput], Limit("rerank")] = Field(min_length=1)
     model: str | None = None
     top_n: int | None = Field(None, ge=1, description="Only the best so many; all by default.")
     return_documents: bool = Field(True, description="Whether results have the texts too.")
