@@ -4,9 +4,10 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from models.cross import CrossEncoder
 from models.cross_recipe import FILE
 from service.batcher import Batcher
-from service.cross import BLOCK, CrossNet, CrossReranker
+from service.cross import BLOCK, CHARACTERS, CrossNet, CrossReranker
 from service.errors import DeadlineError, NotConfiguredError
 from service.nets import Nets
 from service.settings import Settings
@@ -83,6 +84,20 @@ async def test_many_documents_go_in_calls_that_leave_room_for_others():
     async with behind(WordOverlapCrossNet(), limit=256) as reranker:
         found = await reranker.score("moon 7", documents)
     assert found.scores.tolist() == [2.0 if number == 7 else 1.0 for number in range(BLOCK + 40)]
+
+
+async def test_long_documents_are_cut_a_few_at_a_time():
+    class Noting(WordOverlapCrossNet):
+        def read(self, query: str, documents: Sequence[tuple[str, str]]) -> list[Any]:
+            cut.append(len(documents))
+            return super().read(query, documents)
+
+    cut: list[int] = []
+    long = ("", "sea " * (CHARACTERS // 4))
+    async with behind(Noting()) as reranker:
+        found = await reranker.score("moon sea", [long, *SEA, long, ("", "sea" + " " * CHARACTERS), *SEA])
+    assert cut == [1, 3, 1, 1, 3]
+    assert found.scores.tolist() == [1.5, 2.0, 0.0, 1.0, 1.5, 1.0, 2.0, 0.0, 1.0]
 
 
 async def measured(reranker: CrossReranker, net: WordOverlapCrossNet, seconds: float) -> None:
