@@ -1,6 +1,7 @@
 """The nets as model endpoints ask for them: by the `model` of a request, or the service's default."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol, cast
 
 from models import Kind
@@ -23,7 +24,15 @@ from service.inputs import Inputs
 from service.model_info import ModelInfo, model_info
 from service.model_names import SERVED, Served, Target, target
 from service.nets import Nets, Running
-from service.scorers import CrossScorer, DenseScorer, LateScorer, Scored, Scorer, SparseScorer
+from service.scorers import (
+    CrossScorer,
+    DenseScorer,
+    InContextScorer,
+    LateScorer,
+    Scored,
+    Scorer,
+    SparseScorer,
+)
 from service.scorers.pairs import clipped, score_pairs
 from service.settings import Settings
 from service.workers import Workers
@@ -35,6 +44,10 @@ SCORERS: Mapping[Served, Callable[[Running, Workers], Scorer]] = {
     "sparse": SparseScorer,
     "late": LateScorer,
     "cross": CrossScorer,
+    "in_context_keys": partial(InContextScorer, mode="keys"),
+    "in_context_cached": partial(InContextScorer, mode="cached"),
+    "in_context_query_aware": partial(InContextScorer, mode="query_aware"),
+    "in_context_dense": partial(InContextScorer, mode="dense"),
 }
 
 ALONE: Sequence[Served] = ("dense", "sparse", "late")
