@@ -246,6 +246,8 @@ class WordOverlapEncoder:
     fingerprint = "word-overlap-64"
     dim = 64
     dtype = "float32"
+    pooling = "mean"
+    normalizes = True
 
     def __init__(self, max_tokens: int = 256) -> None:
         self.max_tokens = max_tokens
@@ -293,6 +295,13 @@ class WordOverlapEncoder:
             np.array([match.span() for match in WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)
             for text in texts
         ]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """A word of each direction."""
+        if strange := [each for each in ids if not 0 <= each < self.dim]:
+            raise ValueError(f"{strange[0]} is no token of {self.name}")
+        words = {self.tokenize([f"w{number}"])[0][1]: f"w{number}" for number in range(1000)}
+        return " ".join(words[each] for each in ids if each)
 
 
 class WordOverlapSparseEncoder:
@@ -348,6 +357,12 @@ class WordOverlapSparseEncoder:
 
     def words(self, terms: Sequence[int] | NDArray[np.integer]) -> list[str]:
         return [self._seen[int(term)] for term in terms]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """A word for each term: one that had it, if any was tokenised."""
+        if strange := [each for each in ids if not 0 <= each < self.vocabulary]:
+            raise ValueError(f"{strange[0]} is no token of {self.name}")
+        return " ".join(self._seen.get(each, f"w{each}") for each in ids if each)
 
     def _term(self, word: str) -> int:
         term = 1 + crc32(word.encode("utf-8", "replace")) % (self.vocabulary - 1)

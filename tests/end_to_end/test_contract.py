@@ -30,6 +30,7 @@ UNSAID = re.compile(
     r"|does not exist; the newest|not among the queries|metadata|bytes of UTF-8|another id"
     r"|a table of idf weights is for|set both|full syntax finds passages|is to score whole documents"
     r"|candidates are dropped in modes"
+    r"|is no token of|have \d+ numbers|tokens are too few|tokens are more than|tokens, and the model reads"
     r"|alpha and beta are both 0|missing 'score' is for|normalisation 'theoretical' needs"
 )
 
@@ -65,8 +66,8 @@ def keeps_its_word(case: Any, address: str) -> None:
     try:
         case.validate_response(response, headers=KEY)
     except* RejectedPositiveData:
-        assert response.status_code == 422
-        assert UNSAID.search(response.json()["detail"]), response.text
+        assert response.status_code in (400, 422)  # some vendors have the one, and we the other
+        assert UNSAID.search(response.text), response.text
 
 
 @SCHEMA.exclude(path="/v1/collections/{name}/search:batch").parametrize()  # a list of what /search takes
