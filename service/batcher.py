@@ -108,6 +108,7 @@ class Batcher:
         self._observer = observer or Observer()
         self._queue = BatchQueue(budget, most)
         self._arriving: dict[Priority, set[asyncio.Future[None]]] = {"interactive": set(), "bulk": set()}
+        self._arriving_items = 0
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
         self._owner: asyncio.Task[None] | None = None
@@ -200,8 +201,10 @@ class Batcher:
     async def _enter(
         self, inputs: Sequence[Any], kind: Kind, priority: Priority, ends: float, look: Look | None
     ) -> Call:
-        # Each has at least one token, so much is known for nothing, and likely as many as those that wait.
-        self._admit(len(inputs), len(inputs), len(inputs) * self._queue.tokens_an_item)
+        # Each has at least one token, so much is known for nothing, and likely as many as those that wait;
+        # so have those being tokenised, which will not all find room either: refusing must stay cheap.
+        mean = self._queue.tokens_an_item
+        self._admit(len(inputs), len(inputs), len(inputs) * mean, self._arriving_items * mean)
         with self._announced(priority, len(inputs)):
             items = await self._workers.run(self._net.tokenize, inputs, kind)
             if look is not None:
@@ -223,8 +226,10 @@ class Batcher:
         finally:
             self._drop(call)
 
-    def _admit(self, tokens: int, items: int, likely: float) -> None:
-        """Refuse what there is no room for. It has `tokens` or more; `likely` says when to come back."""
+    def _admit(self, tokens: int, items: int, likely: float, ahead: float = 0.0) -> None:
+        """Refuse what there is no room for after `ahead`. It has `tokens` or more; `likely` says when to come
+        back.
+        """
         if self._closed:
             raise Closed(f"the net {self.name} is shutting down")
         if tokens > self._limit:
@@ -232,22 +237,24 @@ class Batcher:
                 f"the call has {tokens} tokens or more, and {self._limit} may wait for the net {self.name} "
                 "(WINNOW_QUEUED_TOKENS): send fewer texts at a time"
             )
-        if self._queue.tokens + tokens > self._limit:
+        if self._queue.tokens + ahead + tokens > self._limit:
             self._observer.dropped("full", items)
             raise Overloaded(
                 f"{self._queue.tokens} of {self._limit} tokens are waiting for the net {self.name}",
-                MARGIN * self.seconds(min(max(tokens, likely), self._limit) - self._limit),
+                MARGIN * self.seconds(ahead + min(max(tokens, likely), self._limit) - self._limit),
             )
 
     @contextmanager
     def _announced(self, priority: Priority, inputs: int) -> Iterator[None]:
         """Let the owner wait for a call being tokenised, unless it will fill batches by itself anyway."""
         arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._arriving_items += inputs
         if inputs <= self._most:
             self._arriving[priority].add(arrival)
         try:
             yield
         finally:
+            self._arriving_items -= inputs
             self._arriving[priority].discard(arrival)
             arrival.set_result(None)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models import Kind
 from service.batch_queue import Priority
 from service.batcher import Batcher, Closed, Dropped, Net, NetFailed, Observer, Overloaded, TooManyTokens
 from service.budgets import Budget
@@ -219,6 +220,30 @@ async def test_a_call_refused_before_it_is_tokenised_is_taken_to_be_like_those_t
         assert full.value.retry_after >= 1.25
         here.net.gate.set()
         await asyncio.gather(first, waiting)
+
+
+async def test_calls_beyond_those_that_will_fill_the_queue_are_not_even_tokenised() -> None:
+    tokenised: list[str] = []
+    async with scene(limit=20) as here:
+        tokenize, held = here.net.tokenize, threading.Event()
+
+        def slow(texts: Sequence[str], kind: Kind) -> list[list[int]]:
+            tokenised.extend(texts)
+            assert held.wait(10)
+            return tokenize(texts, kind)
+
+        first = await here.occupy()
+        waiting = asyncio.create_task(here.encode(["a b c"]))
+        await here.queued(5)
+        here.net.tokenize = slow  # type: ignore[method-assign]
+        coming = [asyncio.create_task(here.encode([f"d e {n}"])) for n in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="5 of 20"):
+            await here.encode(["f"])
+        held.set()
+        here.net.gate.set()
+        await asyncio.gather(first, waiting, *coming)
+        assert "f" not in tokenised
 
 
 async def test_seconds_until_more_tokens_would_be_done_count_what_runs_and_waits() -> None:
