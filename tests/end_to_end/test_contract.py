@@ -30,6 +30,7 @@ UNSAID = re.compile(
     r"|does not exist; the newest|not among the queries|metadata|bytes of UTF-8|another id"
     r"|a table of idf weights is for|set both|full syntax finds passages|is to score whole documents"
     r"|candidates are dropped in modes"
+    r"|questions for \d+ texts"
     r"|is no token of|have \d+ numbers|tokens are too few|tokens are more than|tokens, and the model reads"
     r"|alpha and beta are both 0|missing 'score' is for|normalisation 'theoretical' needs"
 )
