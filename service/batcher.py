@@ -313,14 +313,14 @@ class Batcher:
     async def _pass(self, batch: list[Entry]) -> Array | BaseException:
         """The rows of a forward, or why there are none."""
         items = [entry.item for entry in batch]
-        tokens = sum(map(len, items))
+        tokens, others_wait = sum(map(len, items)), self._queue.tokens > 0
         self._began = time.monotonic()
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._forward, items)
         await asyncio.wait([running])
         seconds = time.monotonic() - self._began
         if (error := running.exception()) is not None:
             return error
-        self._speed.note(tokens, seconds, others_wait=self._queue.tokens > 0)
+        self._speed.note(tokens, seconds, others_wait=others_wait)
         self._observer.ran(len(items), tokens, len(items) * max(map(len, items)) - tokens, seconds)
         return running.result()
 

@@ -404,6 +404,20 @@ async def test_a_net_is_tuned_in_the_thread_of_its_forwards() -> None:
     assert [len(batch) for batch in net.batches] == [2, 1]
 
 
+async def test_only_forwards_that_left_others_waiting_change_the_speed_of_a_tuned_net() -> None:
+    async with scene(budget=8, limit=1000) as here:
+        await here.batcher.tune(lambda net, most: Budget(tokens=8, per_second=50.0))
+        first = await here.occupy()
+        calls = [asyncio.create_task(here.encode(["a b"])) for _ in range(2)]
+        await here.queued(8)
+        here.net.gate.set()
+        await asyncio.gather(first, *calls)
+        assert here.words() == [[1], [2, 2]]
+        assert here.batcher.tokens_per_second == pytest.approx(50)  # the first began with nobody behind it
+        await here.encode(["a b"] * 4)
+        assert here.batcher.tokens_per_second > 51
+
+
 async def test_a_net_that_gives_too_few_rows_fails_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene() as here:
         monkeypatch.setattr(here.net, "forward", lambda tokens: np.zeros((1, 64), np.float32))
