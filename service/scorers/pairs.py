@@ -8,7 +8,6 @@ import numpy as np
 
 from models.roles import Loaded
 from service.embedding import Reader, cut
-from service.errors import InvalidError
 from service.scorers.base import Scored, Scorer
 
 Pair = tuple[str, str]
@@ -18,21 +17,11 @@ AT_ONCE = 64
 
 
 def clipped(net: Loaded, pairs: Sequence[Pair], most: int) -> list[Pair]:
-    """The same pairs with texts of at most `most` tokens, special ones not counted; for worker threads.
-
-    InvalidError for a long text and a net that does not say where tokens end.
-    """
-    found = list(pairs)
+    """The same pairs with texts of at most `most` tokens, special ones not counted; for worker threads."""
     # Most texts are short, and a token is a byte at least, so these need no counting.
     places = [place for place, (_, text) in enumerate(pairs) if len(text.encode()) > most]
-    if not places:
-        return found
-    if not hasattr(net, "offsets"):
-        raise InvalidError(
-            f"text {places[0]} may have more than {most} tokens, and this model cuts texts only where its "
-            "own reach ends: leave the number of tokens out, or shorten the text"
-        )
     texts = cut(cast(Reader, net), [pairs[place][1] for place in places], most)
+    found = list(pairs)
     for place, text in zip(places, texts, strict=True):
         found[place] = (pairs[place][0], text)
     return found

@@ -8,7 +8,8 @@ import pytest
 
 from service.errors import TooLongError
 from service.scorers.base import Scored
-from service.scorers.pairs import AT_ONCE, score_pairs
+from service.scorers.pairs import AT_ONCE, clipped, score_pairs
+from tests.nets import WordOverlapEncoder
 
 
 class Shared:
@@ -53,3 +54,11 @@ async def test_many_questions_leave_room_in_the_queue():
     found = await score_pairs(scorer, [(f"question {n}", "q") for n in range(200)], 9.0, whole=False)
     assert found.scores.tolist() == [1.0] * 200
     assert scorer.most == AT_ONCE < 200
+
+
+def test_texts_are_cut_to_so_many_tokens_and_questions_are_not():
+    pairs = [("moon and tide", "moon and tide"), ("a", "cat"), ("b", "ab cd"), ("c", "")]
+    cut = [("moon and tide", "moon and"), ("a", "cat"), ("b", "ab cd"), ("c", "")]
+    assert clipped(WordOverlapEncoder(), pairs, 2) == cut
+    assert clipped(WordOverlapEncoder(), pairs, 3) == pairs
+    assert clipped(WordOverlapEncoder(), cut[:2], 1) == [("moon and tide", "moon"), ("a", "cat")]
