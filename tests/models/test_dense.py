@@ -48,6 +48,20 @@ def test_it_says_what_it_is(encoder: DenseEncoder, path: Path) -> None:
     assert (encoder.name, encoder.fingerprint) == (str(path), resolve(str(path)).fingerprint)
 
 
+def test_it_says_how_it_makes_vectors(encoder: DenseEncoder, minilm: dict[str, DenseEncoder]) -> None:
+    assert (encoder.pooling, encoder.normalizes) == ("mean", False)
+    assert (minilm["float32"].pooling, minilm["float32"].normalizes) == ("mean", True)
+
+
+def test_tokens_can_be_read_again(encoder: DenseEncoder, minilm: dict[str, DenseEncoder]) -> None:
+    assert encoder.text(words("the", "tide")) == "the tide"
+    text = "tidal owls, unforeseeable"
+    assert minilm["float32"].text(minilm["float32"].tokenize([text])[0]) == text
+    for strange in (-1, len(VOCABULARY)):
+        with pytest.raises(ValueError, match=f"{strange} is no token of .*, whose tokens are 0 to 126"):
+            encoder.text([CLS, strange])
+
+
 def test_a_word_is_cut_into_pieces_between_special_tokens(encoder: DenseEncoder) -> None:
     assert encoder.tokenize(["The tides!", ""]) == [words("the", "tide", "##s", "!"), words()]
 

@@ -49,6 +49,12 @@ def test_it_says_what_it_is(encoder: SparseEncoder, path: Path) -> None:
     assert [encoder.ids[piece] for piece in VOCABULARY] == list(range(len(VOCABULARY)))
 
 
+def test_tokens_can_be_read_again(encoder: SparseEncoder) -> None:
+    assert encoder.text([CLS, VOCABULARY.index("the"), VOCABULARY.index("tide"), SEP]) == "the tide"
+    with pytest.raises(ValueError, match=r"900 is no token of .*, whose tokens are 0 to 126"):
+        encoder.text([900])
+
+
 def test_special_tokens_stand_without_a_vote(encoder: SparseEncoder) -> None:
     assert encoder.tokenize(["The tides!", ""]) == [words("the", "tide", "##s", "!"), words()]
 

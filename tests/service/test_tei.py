@@ -1,8 +1,6 @@
 """The wire of Text Embeddings Inference. Vectors and scores are of the words that texts share."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from models.roles import loader
 from service.settings import Limits
 from tests.nets import CountingNet, WordOverlapEncoder, WordOverlapSparseEncoder, tiny_encoder, word_overlap
 from tests.running import Service, running
+from tests.service.full_queue import SETTINGS, full
 
 TEXTS = ["cat dog", "moon tide", "moon dog"]
 TIDE = WordOverlapEncoder().encode(["tide"])[0]
@@ -202,32 +201,15 @@ async def test_a_net_that_is_missing_is_unhealthy_and_one_that_fails_is_a_failed
     assert "gave 0 rows for 1 texts" in failed["error"]
 
 
-@asynccontextmanager
-async def full(directory: Path) -> AsyncIterator[Service]:
-    """A service whose dense encoder is busy with 3 tokens while 6 of 6 wait."""
-    net = CountingNet()
-    async with running(directory, dense(net), batch_tokens=6, queued_tokens=6) as service:
-        await service.ask("POST", "/embed", json={"inputs": "tide"})
-        ((_, batcher),) = [each for each in service.state.nets.queues() if each[0] == "dense"]
-        net.gate.clear()
-        while net.entered.acquire(blocking=False):
-            pass
-        calls = [asyncio.create_task(service.ask("POST", "/embed", json={"inputs": "tide"}))]
-        while not net.entered.acquire(blocking=False):
-            await asyncio.sleep(0.001)
-        calls.append(asyncio.create_task(service.ask("POST", "/embed", json={"inputs": ["moon", "cat"]})))
-        while batcher.queued_tokens < 6:
-            await asyncio.sleep(0.001)
-        try:
-            yield service
-        finally:
-            net.gate.set()
-            await asyncio.gather(*calls)
-
-
 async def test_a_full_queue_says_when_to_come_back(tmp_path: Path):
-    async with full(tmp_path) as service:
-        response: httpx.Response = await service.client.post("/embed", json={"inputs": "sea"})
+    net = CountingNet()
+    async with running(tmp_path, dense(net), **SETTINGS) as service:
+
+        async def embed(texts: list[str]) -> Any:
+            return await service.client.post("/embed", json={"inputs": texts})
+
+        async with full(net, service.state, embed):
+            response: httpx.Response = await embed(["sea"])
     assert response.status_code == 429
     assert response.json()["error_type"] == "Overloaded"
     assert "6 of 6 tokens are waiting" in response.json()["error"]

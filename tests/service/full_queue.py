@@ -1,0 +1,35 @@
+"""A queue that is full, before a net that is busy for as long as a test wants."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from service.state import State
+from tests.nets import CountingNet
+
+SETTINGS = {"batch_tokens": 6, "queued_tokens": 6}
+"""A service for `full`: 6 tokens may wait."""
+
+
+@asynccontextmanager
+async def full(
+    net: CountingNet, state: State, embed: Callable[[list[str]], Awaitable[Any]]
+) -> AsyncIterator[None]:
+    """While it lasts, `net` is busy with 3 tokens and 6 wait; `embed` has the service encode texts by it."""
+    await embed(["tide"])
+    (batcher,) = (batcher for role, batcher in state.nets.queues() if role == "dense")
+    net.gate.clear()
+    while net.entered.acquire(blocking=False):
+        pass
+    calls = [asyncio.ensure_future(embed(["tide"]))]
+    try:
+        while not net.entered.acquire(blocking=False):
+            await asyncio.sleep(0.001)
+        calls.append(asyncio.ensure_future(embed(["moon", "cat"])))
+        while batcher.queued_tokens < 6:
+            await asyncio.sleep(0.001)
+        yield
+    finally:
+        net.gate.set()
+        await asyncio.gather(*calls)
