@@ -50,6 +50,9 @@ from models.precision import fast_dtype
 SAME = 0.999
 """The least cosine between two servers' vectors of a text."""
 
+LONGER = 3
+"""Requests of many texts are measured so many times as long, since fewer of them end in a second."""
+
 RAW: tuple[tuple[By, str], ...] = (
     ("winnow", "queries"),
     ("winnow", "passages"),
@@ -88,7 +91,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--infinity", type=Path, required=True, help="the command infinity_emb")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10, help="for each load and each net alone")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10,
+        help="for each load (three times as long for many texts a request) and each net alone",
+    )
     parser.add_argument(
         "--cores", type=cores, default=os.sched_getaffinity(0), help="0 or 0,1 (default: all)"
     )
@@ -145,6 +153,7 @@ def _rate(server: Running, path: str, load: Load, seconds: float) -> Rate:
     """Warm up, then measure. Raises RuntimeError if any request failed, since the rest is no measure then."""
     content = {"Content-Type": "application/json"}
     server.client.post(path, content=load.bodies[0], headers=content).raise_for_status()
+    seconds *= LONGER if load.texts > 1 else 1
     outcome = measure(Closed(server.port, path, load.bodies, load.clients, seconds))
     if outcome.statuses() != [200]:
         raise RuntimeError(f"{load.label}: answers with status {outcome.statuses()}, and 200 is wanted")

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BROKEN = 0
-"""The status of a request for which there was no connection, or none that lasted until the answer was whole."""
+"""The status of a request that had no connection, or none that lasted until the answer was whole."""
 
 LONGEST = 120.0
 """Seconds after which an answer is no longer waited for; it counts as broken."""

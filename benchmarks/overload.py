@@ -36,7 +36,7 @@ from benchmarks.server import Running, running
 from service.settings import Settings
 
 PATH = "/v1/embeddings"
-REST_SECONDS = 10
+REST_SECONDS = 20
 PATIENT = 4
 OK, TOO_MANY = 200, 429
 
