@@ -89,7 +89,8 @@ class BatchQueue:
     """
 
     def __init__(self, budget: int, most: int) -> None:
-        self.tokens = self.items = 0
+        self.items = 0
+        self._tokens: dict[Priority, int] = {"interactive": 0, "bulk": 0}
         self.budget = budget
         self._most = most
         self._lanes: dict[Priority, Lane] = {"interactive": {}, "bulk": {}}
@@ -99,14 +100,23 @@ class BatchQueue:
         return chain(self._lanes["interactive"], self._lanes["bulk"])
 
     @property
+    def tokens(self) -> int:
+        """Tokens that wait."""
+        return sum(self._tokens.values())
+
+    @property
     def tokens_an_item(self) -> float:
         """How long the items that wait are on average; 0 if there are none."""
         return self.tokens / self.items if self.items else 0.0
 
+    def tokens_of(self, priority: Priority) -> int:
+        """Tokens that wait in a lane."""
+        return self._tokens[priority]
+
     def add(self, call: Call) -> None:
         """Put a call at the end of its lane."""
         self._lanes[call.priority][call] = None
-        self.tokens += sum(map(len, call.waiting.values()))
+        self._tokens[call.priority] += sum(map(len, call.waiting.values()))
         self.items += len(call.waiting)
 
     def remove(self, call: Call) -> int:
@@ -114,7 +124,7 @@ class BatchQueue:
         if call not in self._lanes[call.priority]:
             return 0
         del self._lanes[call.priority][call]
-        self.tokens -= sum(map(len, call.waiting.values()))
+        self._tokens[call.priority] -= sum(map(len, call.waiting.values()))
         self.items -= len(call.waiting)
         return len(call.waiting)
 
@@ -135,7 +145,7 @@ class BatchQueue:
         batch = [window[number] for number in next((batch for batch in batches if 0 in batch), [])]
         for entry in batch:
             del entry.call.waiting[entry.position]
-            self.tokens -= len(entry.item)
+            self._tokens[entry.call.priority] -= len(entry.item)
         self.items -= len(batch)
         for call in {entry.call: None for entry in batch}:
             del lane[call]

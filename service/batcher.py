@@ -42,10 +42,6 @@ class Overloaded(RuntimeError):  # noqa: N818 - it says a state
         self.retry_after = retry_after
 
 
-class TooManyTokens(ValueError):  # noqa: N818 - it says what is wrong
-    """One call asks for more than the queue can ever hold; no later try will do better."""
-
-
 class NetFailed(RuntimeError):  # noqa: N818 - it says a state
     """The forward that a call had part in raised; the cause is chained."""
 
@@ -83,8 +79,8 @@ class Observer:
 
 
 class Batcher:
-    """What stands before a net. `budget` and `most` bound a forward (padded tokens, items), `limit` the queue
-    (tokens, the setting queued_tokens).
+    """What stands before a net. `budget` and `most` bound a forward (padded tokens, items), `limit` what
+    waits of each priority (tokens, the setting queued_tokens).
 
     Every method runs on the event loop. Vectors do not depend on the batch beyond their last bits.
     """
@@ -108,7 +104,7 @@ class Batcher:
         self._observer = observer or Observer()
         self._queue = BatchQueue(budget, most)
         self._arriving: dict[Priority, set[asyncio.Future[None]]] = {"interactive": set(), "bulk": set()}
-        self._arriving_items = 0
+        self._arriving_items: dict[Priority, int] = {"interactive": 0, "bulk": 0}
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
         self._owner: asyncio.Task[None] | None = None
@@ -136,11 +132,14 @@ class Batcher:
         """How fast the net works through a queue."""
         return self._speed.per_second
 
-    def seconds(self, tokens: float) -> float:
-        """Seconds until so many more tokens would be done, after what runs and waits, by measured speed."""
-        speed = self.tokens_per_second
+    def seconds(self, tokens: float, priority: Priority = "interactive") -> float:
+        """Seconds until so many more tokens would be done, after what runs and goes before them, by measured
+        speed.
+        """
+        speed, queue = self.tokens_per_second, self._queue
         rest = self._running_tokens / speed - (time.monotonic() - self._began)
-        return max(0.0, rest) + (self._queue.tokens + tokens) / speed
+        before = queue.tokens if priority == "bulk" else queue.tokens_of("interactive")
+        return max(0.0, rest) + (before + tokens) / speed
 
     async def tune(self, measure: Callable[[Net, int], Budget]) -> None:
         """Take the budget that `measure` finds for the net and so many items a forward, in the net's thread.
@@ -176,8 +175,8 @@ class Batcher:
         """One row per input, in order: texts, or whatever the net tokenises. `deadline` is in seconds of
         `time.monotonic()`. `look` sees the items before they queue, and what it raises goes to the caller.
 
-        Raises Overloaded, TooManyTokens, TimeoutError past the deadline, NetFailed, Closed. Cancelling it
-        takes what waits off the queue.
+        Raises Overloaded, TimeoutError past the deadline, NetFailed, Closed. Cancelling it takes what waits
+        off the queue.
         """
         if not inputs:
             raise ValueError("there is no text to encode")
@@ -204,7 +203,8 @@ class Batcher:
         # Each has at least one token, so much is known for nothing, and likely as many as those that wait;
         # so have those being tokenised, which will not all find room either: refusing must stay cheap.
         mean = self._queue.tokens_an_item
-        self._admit(len(inputs), len(inputs), len(inputs) * mean, self._arriving_items * mean)
+        number, ahead = len(inputs), self._arriving_items[priority] * mean
+        self._admit(priority, number, number, number * mean, ahead)
         with self._announced(priority, len(inputs)):
             items = await self._workers.run(self._net.tokenize, inputs, kind)
             if look is not None:
@@ -213,7 +213,7 @@ class Batcher:
 
     async def _queue_up(self, items: Sequence[Sized], priority: Priority, ends: float) -> Call:
         tokens = sum(map(len, items))
-        self._admit(tokens, len(items), tokens)
+        self._admit(priority, tokens, len(items), tokens)
         result: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
         call = Call(priority, ends, dict(enumerate(items)), result)
         self._queue.add(call)
@@ -226,35 +226,33 @@ class Batcher:
         finally:
             self._drop(call)
 
-    def _admit(self, tokens: int, items: int, likely: float, ahead: float = 0.0) -> None:
-        """Refuse what there is no room for after `ahead`. It has `tokens` or more; `likely` says when to come
-        back.
+    def _admit(self, priority: Priority, tokens: int, items: int, likely: float, ahead: float = 0.0) -> None:
+        """Refuse what there is no room for in its lane after `ahead`. It has `tokens` or more; `likely` says
+        when to come back. A call alone in its lane has room, or one that is larger than all would never have.
         """
         if self._closed:
             raise Closed(f"the net {self.name} is shutting down")
-        if tokens > self._limit:
-            raise TooManyTokens(
-                f"the call has {tokens} tokens or more, and {self._limit} may wait for the net {self.name} "
-                "(WINNOW_QUEUED_TOKENS): send fewer texts at a time"
-            )
-        if self._queue.tokens + ahead + tokens > self._limit:
+        waiting = self._queue.tokens_of(priority) + ahead
+        if waiting and waiting + tokens > self._limit:
             self._observer.dropped("full", items)
+            too_many = ahead + min(max(tokens, likely), self._limit) - self._limit
             raise Overloaded(
-                f"{self._queue.tokens} of {self._limit} tokens are waiting for the net {self.name}",
-                MARGIN * self.seconds(ahead + min(max(tokens, likely), self._limit) - self._limit),
+                f"{self._queue.tokens_of(priority)} {priority} tokens wait for the net {self.name}, and "
+                f"{self._limit} may (WINNOW_QUEUED_TOKENS)",
+                MARGIN * self.seconds(too_many, priority),
             )
 
     @contextmanager
     def _announced(self, priority: Priority, inputs: int) -> Iterator[None]:
         """Let the owner wait for a call being tokenised, unless it will fill batches by itself anyway."""
         arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._arriving_items += inputs
+        self._arriving_items[priority] += inputs
         if inputs <= self._most:
             self._arriving[priority].add(arrival)
         try:
             yield
         finally:
-            self._arriving_items -= inputs
+            self._arriving_items[priority] -= inputs
             self._arriving[priority].discard(arrival)
             arrival.set_result(None)
 

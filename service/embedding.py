@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import Kind
-from service.batch_queue import Array
+from service.batch_queue import Array, Priority
 from service.errors import FieldError, InvalidError, TooLongError, UnknownTokenError
 from service.inputs import Inputs
 from service.net_errors import as_stage_errors
@@ -111,12 +111,21 @@ async def encode(
     reader, checks = cast(Reader, running.net), whole
     with as_stage_errors(running.batcher.name):
         try:
-            rows = await running.batcher.encode(texts, kind=kind, deadline=until, look=look)
+            rows = await running.batcher.encode(
+                texts, kind=kind, priority=priority(texts), deadline=until, look=look
+            )
         except _Full:
             await workers.run(refuse_cut, reader, texts, kind)
             checks = False
-            rows = await running.batcher.encode(texts, kind=kind, deadline=until, look=look)
+            rows = await running.batcher.encode(
+                texts, kind=kind, priority=priority(texts), deadline=until, look=look
+            )
     return Encoded(rows, sum(lengths))
+
+
+def priority(texts: Sequence[object]) -> Priority:
+    """Several texts give way: what somebody asks must not wait behind a corpus."""
+    return "bulk" if len(texts) > 1 else "interactive"
 
 
 def refuse_cut(reader: Reader, texts: Sequence[str], kind: Kind) -> None:

@@ -188,12 +188,6 @@ class BusyError(StageError):
     status, code, title = 429, "overloaded", "Overloaded"
 
 
-class TooManyTokensError(StageError):
-    """More than a queue can ever hold."""
-
-    status, code, title = 422, "too_many_tokens", "Too many tokens"
-
-
 class EncoderError(StageError):
     """A net is not there."""
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.batcher import Closed, NetFailed, Overloaded, TooManyTokens
-from service.errors import BusyError, DeadlineError, EncoderError, NetFailedError, TooManyTokensError
+from service.batcher import Closed, NetFailed, Overloaded
+from service.errors import BusyError, DeadlineError, EncoderError, NetFailedError
 
 
 @contextmanager
@@ -16,8 +16,6 @@ def as_stage_errors(name: str) -> Iterator[None]:
         raise BusyError(str(error), retry_after=error.retry_after) from error
     except NetFailed as error:
         raise NetFailedError(f"encoder {name} failed: {error}") from error
-    except TooManyTokens as error:
-        raise TooManyTokensError(str(error)) from error
     except Closed as error:
         raise EncoderError(f"encoder {name} failed: {error}") from error
     except TimeoutError as error:

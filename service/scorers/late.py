@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from service.embedding import Reader, encode, refuse_cut
+from service.embedding import Reader, encode, priority, refuse_cut
 from service.late_net import MaxSimItem
 from service.net_errors import as_stage_errors
 from service.nets import Running
@@ -35,7 +35,7 @@ class LateScorer:
         question: QuestionTokens = asked.rows[0]
         with as_stage_errors(self._running.batcher.name):
             items = [MaxSimItem(each, question.vectors) for each in tokens]
-            scores = await self._running.batcher.submit(items, deadline=until)
+            scores = await self._running.batcher.submit(items, priority=priority(items), deadline=until)
         return Scored("cosine", scores.astype(np.float32), asked.tokens + sum(map(len, tokens)))
 
     def _tokens(self, documents: Sequence[str], whole: bool) -> list[list[int]]:

@@ -26,7 +26,7 @@ async def full(
     try:
         while not net.entered.acquire(blocking=False):
             await asyncio.sleep(0.001)
-        calls.append(asyncio.ensure_future(embed(["moon", "cat"])))
+        calls += [asyncio.ensure_future(embed([each])) for each in ("moon", "cat")]
         while batcher.queued_tokens < 6:
             await asyncio.sleep(0.001)
         yield

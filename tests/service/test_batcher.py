@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models import Kind
 from service.batch_queue import Priority
-from service.batcher import Batcher, Closed, Dropped, Net, NetFailed, Observer, Overloaded, TooManyTokens
+from service.batcher import Batcher, Closed, Dropped, Net, NetFailed, Observer, Overloaded
 from service.budgets import Budget
 from service.workers import Workers
 from tests.nets import CountingNet, WordOverlapEncoder
@@ -169,7 +169,7 @@ async def test_a_full_queue_refuses_and_says_when_to_return() -> None:
         first = await here.occupy()
         waiting = asyncio.create_task(here.encode(["a", "b"]))
         await here.queued(6)
-        with pytest.raises(Overloaded, match="6 of 10 tokens are waiting for the net counting") as before:
+        with pytest.raises(Overloaded, match="6 interactive tokens wait for the net counting, and 10 may") as before:
             await here.encode(["c d e"])
         # nothing measured: as if 10 tokens a second: 0.1 for 1 that must leave, up to 0.3 for 3 that run
         assert 0.125 <= before.value.retry_after <= 0.5
@@ -203,7 +203,7 @@ async def test_who_waits_as_long_as_said_is_accepted(tokens: int) -> None:
         await asyncio.sleep(0.001)
         waiting = asyncio.create_task(batcher.submit([Measured(5)] * 8))
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="40 of 40 tokens are waiting") as full:
+        with pytest.raises(Overloaded, match="40 interactive tokens wait") as full:
             await batcher.submit([Measured(tokens)])
         await asyncio.sleep(full.value.retry_after)
         assert (await batcher.submit([Measured(tokens)])).tolist() == [tokens]
@@ -238,7 +238,7 @@ async def test_calls_beyond_those_that_will_fill_the_queue_are_not_even_tokenise
         here.net.tokenize = slow  # type: ignore[method-assign]
         coming = [asyncio.create_task(here.encode([f"d e {n}"])) for n in range(3)]
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="5 of 20"):
+        with pytest.raises(Overloaded, match="5 interactive tokens wait .* 20 may"):
             await here.encode(["f"])
         held.set()
         here.net.gate.set()
@@ -259,14 +259,19 @@ async def test_seconds_until_more_tokens_would_be_done_count_what_runs_and_waits
         await asyncio.gather(first, waiting)
 
 
-async def test_a_call_that_can_never_fit_is_told_the_limit() -> None:
+async def test_a_call_larger_than_the_queue_is_run_if_it_is_alone_in_its_lane() -> None:
     async with scene(limit=10) as here:
-        for texts in (["a"] * 11, ["a b c d e f g h i"]):
-            with pytest.raises(
-                TooManyTokens, match=r"11 tokens or more, and 10 may wait .* \(WINNOW_QUEUED_TOKENS"
-            ):
-                await here.encode(texts)
-        assert here.net.batches == []
+        first = await here.occupy()
+        large = asyncio.create_task(here.encode(["a"] * 11, priority="bulk"))
+        await here.queued(33)
+        with pytest.raises(Overloaded, match=r"33 bulk tokens wait .* 10 may \(WINNOW_QUEUED_TOKENS\)"):
+            await here.encode(["a"], priority="bulk")
+        question = asyncio.create_task(here.encode(["a b"]))
+        await here.queued(37)
+        here.net.gate.set()
+        assert (await large).shape == (11, 64)
+        assert (await question).shape == (1, 64)
+        await first
 
 
 async def test_a_deadline_takes_a_call_off_the_queue() -> None:
@@ -525,8 +530,6 @@ async def test_items_and_texts_share_a_forward() -> None:
 
 async def test_what_is_submitted_is_bounded_and_late_like_what_is_encoded() -> None:
     async with lengths(limit=10) as (batcher, net):
-        with pytest.raises(TooManyTokens, match="11 tokens or more, and 10 may wait"):
-            await batcher.submit([Measured(6), Measured(5)])
         with pytest.raises(TimeoutError, match="the deadline passed before the net lengths"):
             await batcher.submit([Measured(1)], deadline=time.monotonic() - 1)
         with pytest.raises(ValueError, match="no item"):
