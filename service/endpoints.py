@@ -20,7 +20,7 @@ from service.embedding import (
     refuse_dimensions,
 )
 from service.errors import InvalidError, ModelError
-from service.inputs import Inputs
+from service.inputs import Inputs, refuse_huge
 from service.model_info import ModelInfo, model_info
 from service.model_names import SERVED, Served, Target, target
 from service.nets import Nets, Running
@@ -84,7 +84,12 @@ class Endpoints:
 
     def names(self) -> list[str]:
         """What `model` may be."""
-        return [*SERVED, *self._named]
+        return list(dict.fromkeys([*SERVED, *self._named]))
+
+    def usable(self) -> list[str]:
+        """Those of them that the settings name weights for."""
+        targets = [(name, self.target(name, "dense")) for name in self.names()]
+        return [name for name, wanted in targets if wanted.weights or self._weights[wanted.role]]
 
     def target(self, model: str | None, default: Served, able: Sequence[Served] = SERVED) -> Target:
         """What `model` stands for. ModelError if it is nothing, or not `able` to do what is asked."""
@@ -118,6 +123,7 @@ class Endpoints:
 
         They are of unit length or, without `unit`, as the net made them. InvalidError where that is lost.
         """
+        refuse_huge(inputs, self._settings.limits.document_bytes)
         until = deadline(self.timeout_ms)
         running = await self.running(self.target(model, "dense", ("dense",)))
         net = cast(DenseNet, running.net)
@@ -134,6 +140,7 @@ class Endpoints:
         self, model: str | None, inputs: Inputs, *, kind: Kind = "document", fit: Fit = REFUSED
     ) -> Csr:
         """The vocabulary entries that each text weighs, by a sparse encoder."""
+        refuse_huge(inputs, self._settings.limits.document_bytes)
         until = deadline(self.timeout_ms)
         running = await self.running(self.target(model, "sparse", ("sparse",)))
         made = await read(running, self.workers, inputs, kind, fit, until)
@@ -167,6 +174,8 @@ class Endpoints:
         end: End = "right",
     ) -> Scored:
         """The same of pairs of a question and a text, at least one."""
+        for texts in zip(*pairs, strict=True):
+            refuse_huge(texts, self._settings.limits.document_bytes)
         until = deadline(self.timeout_ms)
         wanted = self.target(model, self.reranker)
         running = await self.running(wanted)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator
 
-from service.errors import EmptyInputError, FieldError
+from service.errors import EmptyInputError, FieldError, LimitError
 from service.limits import Limit, whole_number
 
 Inputs = Sequence[str] | Sequence[Sequence[int]]
@@ -60,6 +60,15 @@ def refuse_empty(field: str, inputs: Inputs) -> None:
     for number, each in enumerate(inputs):
         if not each:
             raise _empty(field, f"{field} has nothing to encode at position {number}")
+
+
+def refuse_huge(inputs: Inputs, most: int) -> None:
+    """LimitError for a text of more bytes than the limit of documents, or as many token ids."""
+    for number, each in enumerate(inputs):
+        if 4 * len(each) > most:  # a character has four bytes at most
+            size, unit = (len(each.encode()), "bytes") if isinstance(each, str) else (len(each), "tokens")
+            if size > most:
+                raise LimitError("document_bytes", most, size, f"text {number} in {unit}")
 
 
 def _empty(field: str, sentence: str) -> EmptyInputError:

@@ -29,7 +29,7 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     body_bytes: int = Field(32 * 2**20, ge=1, description="Whole body of any request.")
-    document_bytes: int = Field(2**20, ge=1, description="One document as JSON.")
+    document_bytes: int = Field(2**20, ge=1, description="One document as JSON, or one text for a net.")
     documents: int = Field(10_000, ge=1, description="Documents or ids in one request.")
     query_bytes: int = Field(8 * 2**10, ge=1, description="One query.")
     top_k: int = Field(1_000, ge=1, description="Hits on one page.")

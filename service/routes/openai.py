@@ -1,4 +1,4 @@
-"""Embeddings as OpenAI's clients ask for them."""
+"""Embeddings, and which models there are, as OpenAI's clients ask for them."""
 
 import base64
 from typing import Literal
@@ -66,6 +66,29 @@ class EmbeddingsResponse(TypedDict):
     data: list[Embedding]
     model: str
     usage: Usage
+
+
+class Model(TypedDict):
+    """Something that `model` may be."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: Literal["winnow"]
+
+
+class ModelList(TypedDict):
+    """All of these."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+@router.get("/v1/models", response_model=ModelList, summary="List models (OpenAI)")
+async def models(here: Here) -> Response:
+    """What `model` may be in requests to embed, rerank and score. `created` is 0: nobody wrote it down."""
+    found = [Model(id=name, object="model", created=0, owned_by="winnow") for name in here.endpoints.usable()]
+    return json_response(ModelList(object="list", data=found))
 
 
 @router.post(

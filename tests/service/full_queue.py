@@ -8,27 +8,26 @@ from typing import Any
 from service.state import State
 from tests.nets import CountingNet
 
-SETTINGS = {"batch_tokens": 6, "queued_tokens": 6}
-"""A service for `full`: 6 tokens may wait."""
+SETTINGS = {"batch_tokens": 6, "queued_tokens": 6, "threads": 1}
+"""A service for `full`: 6 tokens may wait, for one forward at a time."""
 
 
 @asynccontextmanager
 async def full(
     net: CountingNet, state: State, embed: Callable[[list[str]], Awaitable[Any]]
 ) -> AsyncIterator[None]:
-    """While it lasts, `net` is busy with 3 tokens and 6 wait; `embed` has the service encode texts by it."""
+    """While it lasts, `net` is busy and 6 tokens wait; `embed` has the service encode texts by it."""
     await embed(["tide"])
     (batcher,) = (batcher for role, batcher in state.nets.queues() if role == "dense")
     net.gate.clear()
     while net.entered.acquire(blocking=False):
         pass
-    calls = [asyncio.ensure_future(embed(["tide"]))]
+    calls: list[asyncio.Future[Any]] = []
     try:
-        while not net.entered.acquire(blocking=False):
-            await asyncio.sleep(0.001)
-        calls += [asyncio.ensure_future(embed([each])) for each in ("moon", "cat")]
-        while batcher.queued_tokens < 6:
-            await asyncio.sleep(0.001)
+        while (waiting := batcher.queued_tokens) < 6:
+            calls.append(asyncio.ensure_future(embed(["tide"])))
+            while batcher.queued_tokens == waiting and not net.entered.acquire(blocking=False):
+                await asyncio.sleep(0.001)
         yield
     finally:
         net.gate.set()

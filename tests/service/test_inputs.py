@@ -5,7 +5,7 @@ from pydantic import BaseModel, ValidationError
 
 from service import limits
 from service.errors import EmptyInputError, LimitError
-from service.inputs import TextsOrIds, refuse_empty
+from service.inputs import TextsOrIds, refuse_empty, refuse_huge
 from service.settings import Limits
 
 
@@ -56,3 +56,17 @@ def test_nothing_to_encode_is_an_error_of_its_own(inputs: Any, sentence: str):
     with pytest.raises(EmptyInputError, match=sentence) as error:
         refuse_empty("x", inputs)
     assert error.value.errors[0]["field"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        (["a" * 5, "a" * 6], "text 1 in bytes is 6; the limit 'document_bytes' is 5"),
+        (["é" * 3], "text 0 in bytes is 6; "),
+        ([[7] * 6], "text 0 in tokens is 6; "),
+    ],
+)
+def test_a_text_has_no_more_bytes_than_a_document(inputs: Any, sentence: str):
+    with pytest.raises(LimitError, match=sentence):
+        refuse_huge(inputs, 5)
+    refuse_huge(inputs, 6)

@@ -124,6 +124,13 @@ def test_errors_are_those_of_the_client(
     assert list(error.value.response.json()) == ["error"]
 
 
+def test_models_are_those_that_can_be_asked_for(url: str):
+    found = client(url).models.list().data
+    roles = ["dense", "sparse", "late", "in_context_keys", "in_context_cached", "in_context_query_aware"]
+    assert [each.id for each in found] == [*roles, "in_context_dense", "text-embedding-3-small"]  # no cross
+    assert {(each.object, each.owned_by, each.created) for each in found} == {("model", "winnow", 0)}
+
+
 def test_a_wrong_key_is_an_error_of_the_client_too(url: str):
     with pytest.raises(openai.AuthenticationError) as error:
         client(url, api_key="open").embeddings.create(model="dense", input="tide")

@@ -162,6 +162,20 @@ async def test_errors(service: Service, path: str, body: Any, status: int, kind:
     assert sentence in error["error"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/embed", {"inputs": ["a", "moon tide"]}),
+        ("/embed_sparse", {"inputs": ["a", "moon tide"]}),
+        ("/rerank", {"query": "a", "texts": ["a", "moon tide"]}),
+    ],
+)
+async def test_a_text_is_as_large_as_a_document_at_most(tmp_path: Path, path: str, body: Any):
+    async with running(tmp_path, limits=Limits(document_bytes=8)) as service:
+        error = await service.ask("POST", path, 422, json=body)
+    assert error["error"].startswith("text 1 in bytes is 9; the limit 'document_bytes' is 8")
+
+
 async def test_errors_from_before_a_route_have_the_same_shape(tmp_path: Path):
     limits, key = Limits(body_bytes=100), {"Authorization": "Bearer sesame"}
     json = {"Content-Type": "application/json", **key}
