@@ -75,6 +75,15 @@ def int8_is_exact() -> bool:
     return exact
 
 
+def mean_best(vectors: NDArray[np.float32], asked: NDArray[np.float32]) -> float:
+    """MaxSim of a text's unit vectors [t, dim]: the mean over the question's, [q, dim], of the best cosine.
+
+    By torch and not numpy, whose threads would be others than those of the forward that made the vectors.
+    """
+    cosines = torch.from_numpy(vectors) @ torch.from_numpy(asked).T
+    return float(cosines.amax(0).mean(dtype=torch.float64))
+
+
 def _products_on(codes: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
     """Exact products on a tensor's device; cuBLAS multiplies int8 in eights of rows, 17 at the least."""
     if codes.device.type != "cuda" or asked.shape[1] % 8:

@@ -46,11 +46,11 @@ from service.workers import Workers
 
 ROUTERS = (
     search.router,
+    openai.router,
     documents.router,
     collections.router,
     evaluate.router,
     jobs.router,
-    openai.router,
     jina.router,
     tei.router,
     cohere.router,

@@ -1,9 +1,10 @@
 """The only way to a net: one owner per net, who forms batches across requests.
 
 Callers' texts are tokenised in worker threads (some callers come with items of the net's own, which need no
-tokenising) and queued by call; the owner takes a batch from the queue (see `batch_queue`) and runs one
-forward at a time in the net's own thread. It sleeps for nobody: it waits only for small calls that are
-being tokenised at that moment, so calls that come together share a forward and a lone call starts at once.
+tokenising) and queued by call; the owner takes batches from the queue (see `batch_queue`) and runs each in a
+thread of the net's own, one at a time or a few. It sleeps for nobody: it waits only for small calls that
+are being tokenised at that moment, so calls that come together share a forward and a lone call starts at
+once.
 A call whose caller has gone leaves the queue before it costs anything, and the queue is bounded by tokens,
 since tokens and not calls are what a net spends.
 """
@@ -23,6 +24,7 @@ from service.batch_queue import Array, BatchQueue, Call, Entry
 from service.batch_queue import Priority as Priority
 from service.budgets import Budget
 from service.speed import Speed
+from service.tokenising import Tokenising
 from service.workers import Workers
 
 Look = Callable[[Sequence[Sized]], None]
@@ -51,7 +53,9 @@ class Closed(RuntimeError):  # noqa: N818 - it says a state
 
 
 class Net(Protocol):
-    """What can be put behind a batcher. `tokenize` is called from many threads, `forward` from one."""
+    """What can be put behind a batcher. `tokenize` is called from many threads, `forward` from as many as
+    there are forwards at a time.
+    """
 
     def tokenize(self, inputs: Sequence[Any], kind: Kind) -> Sequence[Sized]:
         """An item for each input, for a text its token ids. Its length is its tokens, never 0."""
@@ -80,7 +84,8 @@ class Observer:
 
 class Batcher:
     """What stands before a net. `budget` and `most` bound a forward (padded tokens, items), `limit` what
-    waits of each priority (tokens, the setting queued_tokens).
+    waits of each priority (tokens, the setting queued_tokens). So many `forwards` run at a time, in threads
+    that begin with `prepare`.
 
     Every method runs on the event loop. Vectors do not depend on the batch beyond their last bits.
     """
@@ -94,11 +99,13 @@ class Batcher:
         most: int,
         limit: int,
         name: str,
+        forwards: int = 1,
+        prepare: Callable[[], None] | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.name = name
         self._net = net
-        self._workers = workers
+        self._tokenising = Tokenising(net.tokenize, workers)
         self._limit = limit
         self._most = most
         self._observer = observer or Observer()
@@ -106,10 +113,12 @@ class Batcher:
         self._arriving: dict[Priority, set[asyncio.Future[None]]] = {"interactive": set(), "bulk": set()}
         self._arriving_items: dict[Priority, int] = {"interactive": 0, "bulk": 0}
         self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
+        self._threads = ThreadPoolExecutor(forwards, thread_name_prefix="net", initializer=prepare)
+        self._forwards = forwards
         self._owner: asyncio.Task[None] | None = None
         self._closed = False
-        self._running_tokens, self._began = 0, 0.0
+        self._running_tokens = 0
+        self._begun: list[float] = []  # when each forward that runs began
         self._speed = Speed(float(limit))  # as if a full queue were a second's work
 
     @property
@@ -137,31 +146,36 @@ class Batcher:
         speed.
         """
         speed, queue = self.tokens_per_second, self._queue
-        rest = self._running_tokens / speed - (time.monotonic() - self._began)
+        now = time.monotonic()
+        rest = self._running_tokens / speed - (now - max(self._begun, default=now))
         before = queue.tokens if priority == "bulk" else queue.tokens_of("interactive")
         return max(0.0, rest) + (before + tokens) / speed
 
     async def tune(self, measure: Callable[[Net, int], Budget]) -> None:
-        """Take the budget that `measure` finds for the net and so many items a forward, in the net's thread.
+        """Take the budget that `measure` finds for the net and so many items a forward, in the net's threads
+        at once, as forwards will run.
 
         Before `start`; raises what `measure` raises.
         """
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._thread, measure, self._net, self._most)
-        self._queue.budget = found.tokens
-        self._speed.set(found.tokens, found.tokens / found.per_second)
+        runs = [
+            loop.run_in_executor(self._threads, measure, self._net, self._most) for _ in range(self._forwards)
+        ]
+        found = await asyncio.gather(*runs)
+        self._queue.budget = min(each.tokens for each in found)
+        self._speed.set(self._queue.budget, self._queue.budget / sum(each.per_second for each in found))
 
     async def start(self) -> None:
         """Begin to run forwards; calls made before wait."""
         self._owner = asyncio.create_task(self._own(), name=f"batcher {self.name}")
 
     async def close(self) -> None:
-        """Finish the forward that is running; every other call fails with Closed."""
+        """Finish the forwards that are running; every other call fails with Closed."""
         self._closed = True
         self._wake.set()
         if self._owner is not None:
             await self._owner
-        self._thread.shutdown(wait=False)
+        self._threads.shutdown(wait=False)
 
     async def encode(
         self,
@@ -206,7 +220,7 @@ class Batcher:
         number, ahead = len(inputs), self._arriving_items[priority] * mean
         self._admit(priority, number, number, number * mean, ahead)
         with self._announced(priority, len(inputs)):
-            items = await self._workers.run(self._net.tokenize, inputs, kind)
+            items = await self._tokenising.items(inputs, kind)
             if look is not None:
                 look(items)
             return await self._queue_up(items, priority, ends)
@@ -265,16 +279,20 @@ class Batcher:
 
     async def _own(self) -> None:
         """Form a batch, run it, and again; whatever ends this ends every call that waits."""
+        running: set[asyncio.Task[None]] = set()
         try:
             while not self._closed:
                 await self._wake.wait()
                 await self._gather()
                 if batch := self._form():
-                    await self._run(batch)
+                    running.add(asyncio.create_task(self._run(batch)))
+                    if len(running) == self._forwards:
+                        running = await _all_but_one(running)
                 elif not self._closed:
                     self._wake.clear()
         finally:
             self._closed = True
+            await asyncio.gather(*running)
             for call in list(self._queue):
                 call.fail(Closed(f"the net {self.name} was shut down while the call waited"))
 
@@ -295,7 +313,7 @@ class Batcher:
     async def _run(self, batch: list[Entry]) -> None:
         """One forward, or two of half the size for want of memory."""
         now = time.monotonic()
-        self._running_tokens = sum(len(entry.item) for entry in batch)
+        self._running_tokens += sum(len(entry.item) for entry in batch)
         for call in {entry.call: None for entry in batch}:
             self._observer.waited(call.priority, now - call.since)
         outcome = await self._pass(batch)
@@ -312,13 +330,16 @@ class Batcher:
         """The rows of a forward, or why there are none."""
         items = [entry.item for entry in batch]
         tokens, others_wait = sum(map(len, items)), self._queue.tokens > 0
-        self._began = time.monotonic()
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._forward, items)
+        began = time.monotonic()
+        self._begun.append(began)
+        beside = len(self._begun)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._forward, items)
         await asyncio.wait([running])
-        seconds = time.monotonic() - self._began
+        self._begun.remove(began)
+        seconds = time.monotonic() - began
         if (error := running.exception()) is not None:
             return error
-        self._speed.note(tokens, seconds, others_wait=others_wait)
+        self._speed.note(tokens, seconds / beside, others_wait=others_wait)
         self._observer.ran(len(items), tokens, len(items) * max(map(len, items)) - tokens, seconds)
         return running.result()
 
@@ -353,6 +374,14 @@ class Batcher:
         if len(rows) != len(items):
             raise ValueError(f"the net gave {len(rows)} rows for {len(items)} texts")
         return rows
+
+
+async def _all_but_one(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    """Wait until one of these has ended, and give the others; raises what it raised."""
+    ended, others = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    for each in ended:
+        each.result()
+    return others
 
 
 def _ends(deadline: float | None) -> float:

@@ -63,17 +63,14 @@ class LateNet:
 
     def forward(self, items: Sequence[Sequence[int] | MaxSimItem]) -> Array:
         """object[n]: `QuestionTokens` for a list, a float for an item."""
+        from models.maxsim import mean_best  # torch, which has been loaded with the encoder
+
         rows = np.empty(len(items), np.object_)
         tokens = [item.tokens if isinstance(item, MaxSimItem) else item for item in items]
         pools = self._encoder.pools and not all(isinstance(item, MaxSimItem) for item in items)
         for number, (item, made) in enumerate(zip(items, self._encoder.vectors(tokens, pools), strict=True)):
             if isinstance(item, MaxSimItem):
-                rows[number] = mean_best(item.asked, made[0])
+                rows[number] = mean_best(made[0], item.asked)
             else:
                 rows[number] = QuestionTokens(*made)
         return rows
-
-
-def mean_best(asked: Scores, text: Scores) -> float:
-    """MaxSim of unit vectors [q, dim] and [t, dim]: the mean over the question's of the largest cosine."""
-    return float((text @ asked.T).max(0).mean(dtype=np.float64))

@@ -1,6 +1,5 @@
 """What a model endpoint says of a net, in the fields of Text Embeddings Inference."""
 
-import os
 from importlib.metadata import version
 from typing import Any, Protocol, cast
 
@@ -9,6 +8,7 @@ from typing_extensions import TypedDict
 from service.model_names import Target
 from service.nets import Running
 from service.settings import Settings
+from service.workers import cores
 
 POOLINGS = {"lasttoken": "last_token"}
 """What the vendor calls ways of pooling for which sentence-transformers has another word."""
@@ -86,7 +86,7 @@ def model_info(wanted: Target, weights: str, running: Running, settings: Setting
         max_batch_requests=settings.batch_texts,
         max_client_batch_size=settings.limits.inputs if embeds else settings.limits.rerank,
         auto_truncate=False,
-        tokenization_workers=settings.threads or os.cpu_count() or 1,
+        tokenization_workers=settings.threads or cores(),
         version=version("winnow-search"),
         sha=None,
         docker_label=None,

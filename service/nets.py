@@ -28,7 +28,7 @@ from service.metrics import Metrics, NetMetrics
 from service.net_errors import as_stage_errors
 from service.settings import Settings
 from service.types import Pieces, QuestionTokens, Terms
-from service.workers import Workers
+from service.workers import Workers, cores
 
 if TYPE_CHECKING:  # it brings torch
     from service.cross import CrossReranker
@@ -250,7 +250,11 @@ class Nets:
 
     def _before(self, role: Role, net: Net, name: str, tokens: int) -> Batcher:
         """What stands before a net, with forwards of so many tokens."""
+        from models.cores import side_by_side, use  # they bring torch
+
         settings = self._settings
+        number = settings.threads or cores()
+        forwards = 1 if role == "in_context" else side_by_side(number)
         return Batcher(
             net,
             self._workers,
@@ -258,6 +262,8 @@ class Nets:
             most=settings.batch_texts,
             limit=settings.queued_tokens,
             name=name,
+            forwards=forwards,
+            prepare=partial(use, max(1, number // forwards)),
             observer=None if self._metrics is None else NetMetrics(self._metrics, role, name),
         )
 

@@ -15,11 +15,16 @@ Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 class Workers:
     """A pool of `threads` threads, by default one per core."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="worker")
+        self._pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="worker")
 
     async def run(self, work: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         """`work(*arguments)` in a thread; raises what it raises. Cancelling takes it off the queue."""

@@ -127,7 +127,7 @@ def test_odd_paths_are_answered(url: str, path: str):
 
 def test_a_client_that_hangs_up_takes_its_question_off_the_queue(tmp_path: Path):
     net = CountingNet()
-    with serving(tmp_path, load=loading(dense=net), batch_texts=1) as (url, state):
+    with serving(tmp_path, load=loading(dense=net), batch_texts=1, threads=1) as (url, state):
         httpx.put(f"{url}/v1/collections/c").raise_for_status()
         index(state)
         httpx.post(f"{url}{SEARCH}", json={"query": "warm"}).raise_for_status()

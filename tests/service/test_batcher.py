@@ -169,7 +169,9 @@ async def test_a_full_queue_refuses_and_says_when_to_return() -> None:
         first = await here.occupy()
         waiting = asyncio.create_task(here.encode(["a", "b"]))
         await here.queued(6)
-        with pytest.raises(Overloaded, match="6 interactive tokens wait for the net counting, and 10 may") as before:
+        with pytest.raises(
+            Overloaded, match="6 interactive tokens wait for the net counting, and 10 may"
+        ) as before:
             await here.encode(["c d e"])
         # nothing measured: as if 10 tokens a second: 0.1 for 1 that must leave, up to 0.3 for 3 that run
         assert 0.125 <= before.value.retry_after <= 0.5

@@ -266,7 +266,7 @@ async def test_only_a_pipeline_that_wants_tokens_asks_for_their_encoder(tmp_path
 
 async def test_what_nobody_waits_for_is_not_encoded(tmp_path: Path):
     held = CountingNet()
-    async with running(tmp_path, load=loading(dense=held)) as service:
+    async with running(tmp_path, load=loading(dense=held), threads=1) as service:
         await service.make()
         await service.put(SEA)
         await service.search("warm", pipeline="dense")

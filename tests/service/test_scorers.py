@@ -76,7 +76,7 @@ class Scene:
 @asynccontextmanager
 async def scene(served: Served, net: Any, directory: Path, **settings: Any) -> AsyncIterator[Scene]:
     workers, role = Workers(2), Target(served, None).role
-    given = Settings(data_dir=directory, batch_tokens=256, **settings)
+    given = Settings(data_dir=directory, batch_tokens=256, threads=1, **settings)
     nets = Nets(given, workers, loading(**{role: net}))
     try:
         yield Scene(served, await nets.get(role, "some net", None), workers)
