@@ -145,6 +145,11 @@ class LateEncoder:
         """Character (start, end) of every word piece of each whole text: int64 [pieces, 2], nothing cut."""
         return spans(self._whole, texts)
 
+    def room(self, kind: Kind = "document") -> int:
+        """How many of a text's own pieces are read, special tokens, markers and prompts not counted."""
+        layout, bare = self._layouts[kind], self._whole.encode("a", add_special_tokens=False)
+        return layout.most - len(self._whole.encode(layout.before + "a")) + len(bare)
+
     def pieces(self, texts: Sequence[str], kind: Kind = "document") -> list[Pieces]:
         """What the rows of each text stand for that `forward` gives of its tokens."""
         layout = self._layouts[kind]

@@ -140,6 +140,10 @@ class SparseEncoder:
         """What these entries of the vocabulary say, special ones left out. ValueError for an unknown one."""
         return decoded(self._whole, ids, self.name)
 
+    def room(self, kind: Kind = "document") -> int:
+        """How many of a text's own pieces are read, special tokens and prompts not counted."""
+        return self._layouts[kind].room
+
     def pieces(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Distinct pieces of each text, cut as passages are: int32, ascending, none special."""
         room = self._layouts["document"].room

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence, Sized
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,15 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class Roomy(Protocol):
+    """A reader that may read less of a question than of a passage."""
+
+    def room(self, kind: Kind) -> int:
+        """How many of a text's own pieces are read."""
+        ...
+
+
 class Decoder(Reader, Protocol):
     """An encoder that texts may come to as token ids."""
 
@@ -82,16 +91,23 @@ async def read(
         inputs = await workers.run(_texts, net, inputs)
     texts = cast(Sequence[str], inputs)
     if fit.most is not None or fit.end == "left":
-        most = net.max_tokens if fit.most is None else fit.most
-        texts = await workers.run(fitted, net, texts, kind, most, fit.end or "right")
+        texts = await workers.run(fitted, net, texts, kind, fit.most, fit.end or "right")
     return await encode(running, workers, texts, kind, until, whole=fit == REFUSED)
 
 
 def _texts(decoder: Decoder, inputs: Inputs) -> list[str]:
+    return [
+        each if isinstance(each, str) else _text(decoder, number, cast(Sequence[int], each))
+        for number, each in enumerate(inputs)
+    ]
+
+
+def _text(decoder: Decoder, number: int, ids: Sequence[int]) -> str:
     try:
-        return [each if isinstance(each, str) else decoder.text(each) for each in inputs]
+        return decoder.text(ids)
     except ValueError as error:
-        raise UnknownTokenError(str(error)) from error
+        told = FieldError(index=number, field="text", code=UnknownTokenError.code, detail=str(error))
+        raise UnknownTokenError(str(error), errors=[told]) from error
 
 
 async def encode(
@@ -105,10 +121,11 @@ async def encode(
 
     def look(items: Sequence[Sized]) -> None:
         lengths[:] = map(len, items)
-        if checks and max(lengths) >= reader.max_tokens:
+        if checks and max(lengths) >= fewest:
             raise _Full
 
     reader, checks = cast(Reader, running.net), whole
+    fewest = fewest_of_cut(reader, kind)
     with as_stage_errors(running.batcher.name):
         try:
             rows = await running.batcher.encode(
@@ -128,26 +145,51 @@ def priority(texts: Sequence[object]) -> Priority:
     return "bulk" if len(texts) > 1 else "interactive"
 
 
+def fewest_of_cut(reader: Reader, kind: Kind) -> int:
+    """How many tokens a text that was cut has at least, those of its own and others."""
+    return reader.room(kind) if isinstance(reader, Roomy) else reader.max_tokens
+
+
 def refuse_cut(reader: Reader, texts: Sequence[str], kind: Kind) -> None:
     """TooLongError for the first text that is longer than the net reads; for worker threads."""
-    around = len(reader.tokenize([""], kind)[0])
+    room = _room(reader, kind)
     for number, pieces in enumerate(reader.offsets(texts)):
-        if (tokens := len(pieces) + around) > reader.max_tokens:
+        if len(pieces) > room:
+            alone = kind == "query" and len(texts) == 1
             raise TooLongError(
-                f"text {number} has {tokens} tokens, and the model reads {reader.max_tokens}: "
-                "shorten it, or ask for it to be cut"
+                "question" if alone else "text",
+                None if alone else number,
+                f"has {len(pieces)} tokens, and the model reads {room} of them: shorten it, or ask for it to "
+                "be cut",
             )
 
 
-def fitted(reader: Reader, texts: Sequence[str], kind: Kind, most: int, end: End) -> list[str]:
-    """Texts of at most `most` tokens each, with those that the net itself adds; for worker threads.
+def _room(reader: Reader, kind: Kind) -> int:
+    """How many of a text's own pieces are read."""
+    if isinstance(reader, Roomy):
+        return reader.room(kind)
+    return reader.max_tokens - _around(reader, kind)
 
-    InvalidError where these leave no token for a text.
+
+def _around(reader: Reader, kind: Kind) -> int:
+    """How many tokens the net adds to a text of its own."""
+    # An empty text would not do: it never has no tokens, and after a prompt's last space it may have another.
+    return len(reader.tokenize(["a"], kind)[0]) - len(reader.offsets(["a"])[0])
+
+
+def fitted(reader: Reader, texts: Sequence[str], kind: Kind, most: int | None, end: End) -> list[str]:
+    """Texts that the net reads whole; for worker threads.
+
+    They have at most `most` tokens each, if that is given, with those that the net itself adds. InvalidError
+    where these leave no token for a text.
     """
-    around = len(reader.tokenize([""], kind)[0])
+    room = _room(reader, kind)
+    if most is None:
+        return cut(reader, texts, room, end)
+    around = _around(reader, kind)
     if most <= around:
         raise InvalidError(f"{most} tokens are too few: {around} of them are the model's own")
-    return cut(reader, texts, most - around, end)
+    return cut(reader, texts, min(most - around, room), end)
 
 
 def cut(reader: Reader, texts: Sequence[str], most: int, end: End = "right") -> list[str]:

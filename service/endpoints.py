@@ -174,8 +174,9 @@ class Endpoints:
         end: End = "right",
     ) -> Scored:
         """The same of pairs of a question and a text, at least one."""
-        for texts in zip(*pairs, strict=True):
-            refuse_huge(texts, self._settings.limits.document_bytes)
+        questions, texts = zip(*pairs, strict=True)
+        refuse_huge(questions, self._settings.limits.document_bytes, "question")
+        refuse_huge(texts, self._settings.limits.document_bytes)
         until = deadline(self.timeout_ms)
         wanted = self.target(model, self.reranker)
         running = await self.running(wanted)
@@ -200,7 +201,7 @@ class Endpoints:
                 f"texts are cut on the left for {', '.join(ALONE)}, and not for {wanted.served}"
             )
         reader, texts = cast(Reader, running.net), [text for _, text in pairs]
-        ends = await self.workers.run(fitted, reader, texts, "document", reader.max_tokens, "left")
+        ends = await self.workers.run(fitted, reader, texts, "document", None, "left")
         return [(query, end) for (query, _), end in zip(pairs, ends, strict=True)]
 
     async def running(self, wanted: Target) -> Running:

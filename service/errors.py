@@ -8,7 +8,7 @@ answer.
 
 import errno
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -124,9 +124,25 @@ class UnknownTokenError(InvalidError):
 
 
 class TooLongError(InvalidError):
-    """A text is longer than the model reads, and was not to be cut."""
+    """A text, or a question, is longer than the model reads, and was not to be cut.
+
+    It is the one at place `index` or, where that is None, the only question, or all texts together; `said`
+    goes on with the sentence.
+    """
 
     code, title = "text_too_long", "Text too long"
+
+    def __init__(self, field: Literal["text", "question"], index: int | None, said: str) -> None:
+        together = {"text": "the texts", "question": "the question"}
+        sentence = f"{together[field] if index is None else f'{field} {index}'} {said}"
+        error = FieldError(index=index, field=field, code=self.code, detail=sentence)
+        super().__init__(sentence, errors=[error])
+        self.field, self.index = field, index
+        self._said = said
+
+    def at(self, index: int) -> "TooLongError":
+        """The same of the text or question at another place."""
+        return TooLongError(self.field, index, self._said)
 
 
 class LimitError(InvalidError):
@@ -134,9 +150,19 @@ class LimitError(InvalidError):
 
     code, title = "limit_exceeded", "Limit exceeded"
 
-    def __init__(self, limit: str, most: int, found: int | str, field: str = "") -> None:
-        sentence = f"{field or limit} is {found}; the limit {limit!r} is {most} (see /v1/limits)"
-        error = FieldError(index=None, field=field or limit, code=self.code, detail=sentence)
+    def __init__(
+        self,
+        limit: str,
+        most: int,
+        found: int | str,
+        field: str = "",
+        index: int | None = None,
+        unit: str = "",
+    ) -> None:
+        place = field or limit if index is None else f"{field} {index}"
+        what = f"{place} in {unit}" if unit else place
+        sentence = f"{what} is {found}; the limit {limit!r} is {most} (see /v1/limits)"
+        error = FieldError(index=index, field=field or limit, code=self.code, detail=sentence)
         super().__init__(sentence, errors=[error])
 
 

@@ -3,15 +3,19 @@
 All become a list here, whose items are texts or lists of token ids.
 """
 
-from collections.abc import Sequence, Sized
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 
-from service.errors import EmptyInputError, FieldError, LimitError
+from service.errors import EmptyInputError, FieldError, InvalidError, LimitError
 from service.limits import Limit, whole_number
 
 Inputs = Sequence[str] | Sequence[Sequence[int]]
+
+Named = Literal["text", "question"]
+"""What errors call a text for which each wire has a field of another name; see `named`."""
 
 _Text = Annotated[str, Field(min_length=1)]
 _Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -62,13 +66,24 @@ def refuse_empty(field: str, inputs: Inputs) -> None:
             raise _empty(field, f"{field} has nothing to encode at position {number}")
 
 
-def refuse_huge(inputs: Inputs, most: int) -> None:
+def refuse_huge(inputs: Inputs, most: int, field: Named = "text") -> None:
     """LimitError for a text of more bytes than the limit of documents, or as many token ids."""
     for number, each in enumerate(inputs):
         if 4 * len(each) > most:  # a character has four bytes at most
             size, unit = (len(each.encode()), "bytes") if isinstance(each, str) else (len(each), "tokens")
             if size > most:
-                raise LimitError("document_bytes", most, size, f"text {number} in {unit}")
+                raise LimitError("document_bytes", most, size, field, number, unit)
+
+
+@contextmanager
+def named(**fields: str) -> Iterator[None]:
+    """Errors about a `text` or a `question` name the field of a request that it came in."""
+    try:
+        yield
+    except InvalidError as error:
+        for each in error.errors:
+            each["field"] = fields.get(each["field"], each["field"])
+        raise
 
 
 def _empty(field: str, sentence: str) -> EmptyInputError:

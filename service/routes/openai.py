@@ -13,7 +13,7 @@ from service import limits
 from service.embedding import CUT, REFUSED, Fit
 from service.errors import BusyError, DeadlineError, ModelError, UnavailableError
 from service.guards import unless_gone
-from service.inputs import TextsOrIds, refuse_empty
+from service.inputs import TextsOrIds, named, refuse_empty
 from service.routes.vendor import VendorRequest
 from service.state import Here, json_response, problems
 from service.strict_json import StrictRoute
@@ -102,7 +102,8 @@ async def embeddings(body: EmbeddingsRequest, request: Request, here: Here) -> R
     limits.check(body, here.settings.limits)
     refuse_empty("input", body.input)
     work = here.endpoints.embed(body.model, body.input, fit=body.fit(), dimensions=body.dimensions)
-    made = await unless_gone(request, work)
+    with named(text="input"):
+        made = await unless_gone(request, work)
     encoded = _base64(made.rows) if body.encoding_format == "base64" else list(made.rows)
     data = [{"object": "embedding", "index": n, "embedding": each} for n, each in enumerate(encoded)]
     usage = {"prompt_tokens": made.tokens, "total_tokens": made.tokens}

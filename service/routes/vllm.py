@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from service import limits
 from service.errors import BusyError, DeadlineError, ModelError, UnavailableError
 from service.guards import unless_gone
+from service.inputs import named
 from service.limits import Limit
 from service.routes.vendor import VendorRequest
 from service.state import Here, json_response, problems
@@ -83,6 +84,10 @@ class ScoreRequest(VendorRequest):
         questions, texts = self._both()
         return list(zip(questions * (len(texts) // len(questions)), texts, strict=True))
 
+    def names(self) -> tuple[str, str]:
+        """The names under which the questions and the texts came."""
+        return NAMES[:2] if self.text_1 else NAMES[2:]
+
     def _both(self) -> tuple[list[str], list[str]]:
         return self.text_1 or self.queries or [], self.text_2 or self.documents or []
 
@@ -127,7 +132,9 @@ async def score(body: ScoreRequest, request: Request, here: Here) -> Response:
     work = here.endpoints.score_pairs(
         body.model, body.pairs(), whole=most is None, most=None if most == CUT else most
     )
-    scored = await unless_gone(request, work)
+    question, text = body.names()
+    with named(question=question, text=text):
+        scored = await unless_gone(request, work)
     activated = scored.scale == "logit" and body.use_activation is not False
     scores = scored.unit() if activated else scored.scores
     data = [{"index": n, "object": "score", "score": each} for n, each in enumerate(scores.tolist())]

@@ -34,6 +34,8 @@ class CrossScorer:
         for number, reading in enumerate(net.read(query, pairs)):
             if not reading.whole:
                 raise TooLongError(
-                    f"text {number} and the question are longer than the model reads, which is "
-                    f"{net.max_tokens} tokens at a time: shorten them, or ask for them to be cut"
+                    "text",
+                    number,
+                    f"and the question are longer than the model reads, which is {net.max_tokens} tokens at "
+                    "a time: shorten them, or ask for them to be cut",
                 )

@@ -60,20 +60,20 @@ class InContextScorer:
         room = self._reranker.room(query, texts)
         if room < len(texts):
             raise TooLongError(
-                f"the model reads all texts as one of at most {self._reranker.net.max_tokens} tokens, and "
-                f"{room} of {len(texts)} have room there: send fewer or shorter ones"
+                "text",
+                None,
+                f"are read as one of at most {self._reranker.net.max_tokens} tokens, and {room} of "
+                f"{len(texts)} have room there: send fewer or shorter ones",
             )
 
 
 def _refuse_cut(question: "Question", cuts: "Sequence[Cut]") -> None:
     if question.lost:
-        raise TooLongError(
-            f"the question has {question.lost} tokens more than the model reads: shorten it, or ask for it "
-            "to be cut"
-        )
+        raise TooLongError("question", None, _more(question.lost))
     for number, cut in enumerate(cuts):
         if cut.lost:
-            raise TooLongError(
-                f"text {number} has {cut.lost} tokens more than the model reads: shorten it, or ask for it "
-                "to be cut"
-            )
+            raise TooLongError("text", number, _more(cut.lost))
+
+
+def _more(lost: int) -> str:
+    return f"has {lost} tokens more than the model reads: shorten it, or ask for it to be cut"

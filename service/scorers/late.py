@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from service.embedding import Reader, encode, priority, refuse_cut
+from service.embedding import Reader, encode, fewest_of_cut, priority, refuse_cut
 from service.late_net import MaxSimItem
 from service.net_errors import as_stage_errors
 from service.nets import Running
@@ -41,6 +41,6 @@ class LateScorer:
     def _tokens(self, documents: Sequence[str], whole: bool) -> list[list[int]]:
         reader = cast(Reader, self._running.net)
         tokens = cast(list[list[int]], reader.tokenize(documents, "document"))
-        if whole and max(map(len, tokens)) >= reader.max_tokens:
+        if whole and max(map(len, tokens)) >= fewest_of_cut(reader, "document"):
             refuse_cut(reader, documents, "document")
         return tokens

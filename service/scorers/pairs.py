@@ -8,6 +8,7 @@ import numpy as np
 
 from models.roles import Loaded
 from service.embedding import Reader, cut
+from service.errors import TooLongError
 from service.scorers.base import Scored, Scorer
 
 Pair = tuple[str, str]
@@ -40,7 +41,10 @@ async def score_pairs(scorer: Scorer, pairs: Sequence[Pair], until: float, *, wh
     async def ask(question: str) -> Scored:
         async with gate:
             texts = [pairs[place][1] for place in places[question]]
-            return await scorer.score(question, texts, until, whole=whole)
+            try:
+                return await scorer.score(question, texts, until, whole=whole)
+            except TooLongError as error:
+                raise _placed(error, places[question]) if len(places) > 1 else error from None
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -52,3 +56,10 @@ async def score_pairs(scorer: Scorer, pairs: Sequence[Pair], until: float, *, wh
     for group_places, part in zip(places.values(), found, strict=True):
         scores[group_places] = part.scores
     return Scored(found[0].scale, scores, sum(part.tokens for part in found))
+
+
+def _placed(error: TooLongError, places: Sequence[int]) -> TooLongError:
+    """An error about one question's texts, or about that question, as one about pairs at these places."""
+    if error.field == "question":
+        return error.at(places[0])
+    return error if error.index is None else error.at(places[error.index])

@@ -1,11 +1,15 @@
 import numpy as np
 import pytest
 
-from service.embedding import cut, fitted, narrowed, refuse_dimensions
-from service.errors import InvalidError
+from models import Kind
+from service.embedding import cut, fewest_of_cut, fitted, narrowed, refuse_cut, refuse_dimensions
+from service.errors import InvalidError, TooLongError
+from tests.models.late_folders import multi_vector
+from tests.models.sparse_folders import causal
 from tests.nets import WordOverlapEncoder, tiny_encoder
 
 NET = WordOverlapEncoder()
+KINDS: tuple[Kind, ...] = ("document", "query")
 TEXT = "the cat, the dog; a moon"
 
 
@@ -39,6 +43,36 @@ def test_what_is_left_of_a_text_has_no_more_pieces_than_asked(tmp_path, text: st
         (left,) = cut(net, [text], most, end)
         assert len(net.offsets([left])[0]) <= most
         assert text.endswith(left) if end == "left" else text.startswith(left)
+
+
+@pytest.mark.parametrize("attend", [False, True])
+def test_questions_are_judged_by_what_is_read_of_them(tmp_path, attend: bool):
+    """Of a ColBERT's question five pieces beside two special tokens and a marker, of a passage more."""
+    from models.late import LateEncoder
+
+    filling = {"strategy": "fixed", "attend": attend, "length": 8}
+    net = LateEncoder.load(str(multi_vector(tmp_path, query_expansion=filling)))
+    refuse_cut(net, ["sea sea sea sea sea"], "query")
+    refuse_cut(net, ["sea sea sea sea sea sea"], "document")
+    with pytest.raises(TooLongError, match="the question has 6 tokens, and the model reads 5 of them"):
+        refuse_cut(net, ["sea sea sea sea sea sea"], "query")
+    with pytest.raises(TooLongError, match="text 1 has 6 tokens"):
+        refuse_cut(net, ["sea", "sea sea sea sea sea sea"], "query")
+
+
+def test_texts_that_stand_twice_before_a_net_are_judged_by_one_copy(tmp_path):
+    from models.sparse import SparseEncoder
+
+    recipe = {"kind": "decoder", "pooling": "max", "activation": "log1p", "separator": "and"}
+    net = SparseEncoder.load(str(causal(tmp_path, 32, **recipe, prompts={"query": "the sun is"})))
+    for kind in KINDS:
+        room = net.room(kind)
+        assert sum(each >= 0 for each in net.tokenize(["sea " * 50], kind)[0]) == room
+        refuse_cut(net, ["sea " * room], kind)
+        with pytest.raises(TooLongError, match=f"reads {room} of them"):
+            refuse_cut(net, ["sea " * (room + 1)], kind)
+        assert len(net.tokenize(["sea " * (room + 1)], kind)[0]) >= fewest_of_cut(net, kind)
+        assert fitted(net, ["sea " * 50], kind, None, "left") == [("sea " * room).strip() + " "]
 
 
 def test_the_first_numbers_of_a_vector_are_as_they_were_or_at_unit_length():

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,12 +20,13 @@ class Shared:
         self.asked: list[tuple[str, list[str]]] = []
         self.ended: list[str] = []
         self.most = 0  # that were asked at the same time
+        self.blamed: Literal["text", "question"] = "text"
 
     async def score(self, query: str, documents: Sequence[str], until: float, *, whole: bool) -> Scored:
         self.asked.append((query, list(documents)))
         self.most = max(self.most, len(self.asked) - len(self.ended))
         if query == "long":
-            raise TooLongError("text 0 is too long")
+            raise TooLongError(self.blamed, 0 if self.blamed == "text" else None, "is too long")
         try:
             await asyncio.sleep(5 if query == "slow" else 0)
         finally:
@@ -44,9 +46,18 @@ async def test_scores_are_in_the_order_of_the_pairs_and_a_question_is_asked_once
 
 async def test_the_first_error_is_the_answer_and_ends_the_rest():
     scorer = Shared()
-    with pytest.raises(TooLongError, match="text 0"):
+    with pytest.raises(TooLongError, match="text 1 is too long"):
         await score_pairs(scorer, [("slow", "a"), ("long", "b")], 9.0, whole=True)
     assert scorer.ended == ["slow"]
+
+
+async def test_an_error_names_the_place_among_all_pairs():
+    scorer = Shared()
+    scorer.blamed = "question"
+    with pytest.raises(TooLongError, match="question 2 is too long"):
+        await score_pairs(scorer, [("a", "a"), ("b", "b"), ("long", "c"), ("long", "d")], 9.0, whole=True)
+    with pytest.raises(TooLongError, match="the question is too long"):
+        await score_pairs(scorer, [("long", "a"), ("long", "b")], 9.0, whole=True)
 
 
 async def test_many_questions_leave_room_in_the_queue():

@@ -70,8 +70,8 @@ async def test_a_classifier_scores_from_0_to_1_unless_logits_are_asked_for(scori
 async def test_long_texts_are_refused_unless_they_are_to_be_cut(scoring: Service):
     long = {"text_1": "moon", "text_2": "sun " * 300 + "moon"}
     error = (await ask(scoring, 400, **long))["error"]
-    assert "tokens, and the model reads 256" in error["message"]
-    assert error["code"] == "text_too_long"
+    assert "text 0 has 301 tokens, and the model reads 256 of them" in error["message"]
+    assert (error["code"], error["param"]) == ("text_too_long", "text_2")
     assert await scores(scoring, truncate_prompt_tokens=-1, **long) == [0.0]
     assert await scores(scoring, truncate_prompt_tokens=1, text_1="moon", text_2="sun moon") == [0.0]
     assert await scores(scoring, truncate_prompt_tokens=2, text_1="moon", text_2="sun moon") == [1.0]
@@ -98,6 +98,24 @@ async def test_what_is_wrong_is_said_as_openai_says_it(
     assert list(error) == ["message", "type", "param", "code"]
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
     assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ({"queries": "sun " * 300, "documents": "moon"}, "queries", "the question has 300 tokens"),
+        ({"queries": ["a", "b", "c"], "documents": ["d", "sun " * 300, "e"]}, "documents", "text 1 has 300"),
+        ({"text_1": ["a", "sun " * 300, "a"], "text_2": ["d", "e", "f"]}, "text_1", "question 1 has 300"),
+        ({"text_1": "a", "text_2": ["b", "c" * 2_000_000]}, "text_2", "text 1 in bytes is 2000000"),
+        ({"text_1": "a" * 2_000_000, "text_2": "b"}, "text_1", "question 0 in bytes is 2000000"),
+    ],
+)
+async def test_which_text_is_too_long_is_said(
+    scoring: Service, body: dict[str, Any], param: str, message: str
+):
+    error = (await ask(scoring, 400, **body))["error"]
+    assert message in error["message"]
+    assert error["param"] == param
 
 
 async def test_a_model_that_is_not_there(scoring: Service):
