@@ -23,6 +23,7 @@ from service.embedded import Embedded, command
 from service.endpoints import Endpoints
 from service.engine import Engine
 from service.error_shapes import answer
+from service.gate import Flow, Gate
 from service.guards import ApiKey, BodyGuard, RequestId
 from service.metrics import Measured, Metrics, Sample, kv_cache, queue
 from service.nets import Nets
@@ -162,12 +163,21 @@ def _add_guards(app: FastAPI, state: State) -> None:
     app.add_middleware(BodyGuard, most=settings.limits.body_bytes, seconds=settings.body_seconds)
     if settings.api_key is not None:
         app.add_middleware(ApiKey, key=settings.api_key.get_secret_value())
+    flow, deadline = Flow(), max(settings.limits.timeout_ms, settings.model_timeout_ms) / 1000
+    app.add_middleware(
+        Gate,
+        flow=flow,
+        most=settings.requests,
+        longest=settings.body_seconds + deadline,
+        refused=state.metrics.refused,
+    )
     app.add_middleware(Measured, metrics=state.metrics)
     app.add_middleware(RequestId)
-    state.metrics.read(lambda: _gauges(state))
+    state.metrics.read(lambda: _gauges(state, flow))
 
 
-def _gauges(state: State) -> Iterator[Sample]:
+def _gauges(state: State, flow: Flow) -> Iterator[Sample]:
+    yield "winnow_open_requests", "Requests that are being worked on.", {}, flow.inside
     for collection in state.catalog:
         labels = {"collection": collection.name}
         snapshot = collection.current

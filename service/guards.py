@@ -2,7 +2,8 @@
 
 Starlette's `BaseHTTPMiddleware` hides disconnects and buffers, so these wrap `receive` and `send` themselves:
 a body is counted and timed while it streams, whatever its headers claimed, and a client that hangs up is seen
-where the work is. Order, outermost first: `RequestId`, metrics, `ApiKey`, `BodyGuard`.
+where the work is. Order, outermost first: `RequestId`, metrics, `Gate` (gate.py),
+`ApiKey`, `BodyGuard`.
 """
 
 import asyncio

@@ -48,6 +48,11 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.refused = Counter(
+            "winnow_refused_requests",
+            "Requests refused because as many as may be were being worked on.",
+            registry=self.registry,
+        )
         self.degraded = Counter(
             "winnow_degraded_searches", "Searches answered with less than was asked.", registry=self.registry
         )

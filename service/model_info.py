@@ -42,8 +42,8 @@ class RerankerType(TypedDict):
 class ModelInfo(TypedDict):
     """What a net is and what it takes.
 
-    `model_sha` is its fingerprint. `max_concurrent_requests` is how many can wait, where each has one token:
-    what is bounded is tokens. `max_batch_tokens` may have been measured.
+    `model_sha` is its fingerprint. `max_concurrent_requests` is of the service, whatever it is asked for.
+    `max_batch_tokens` may have been measured.
     """
 
     model_id: str
@@ -80,7 +80,7 @@ def model_info(wanted: Target, weights: str, running: Running, settings: Setting
         model_dtype=str(net.dtype).removeprefix("torch."),
         served_model_name=wanted.served,
         model_type=_type(wanted, net),
-        max_concurrent_requests=settings.queued_tokens,
+        max_concurrent_requests=settings.requests,
         max_input_length=net.max_tokens,
         max_batch_tokens=running.batcher.budget,
         max_batch_requests=settings.batch_texts,

@@ -16,6 +16,7 @@ from indexer.document import Document
 from indexer.segment.analyzer import LANGUAGES
 from service.error_shapes import WIRES, Problem
 from service.errors import (
+    BusyError,
     InvalidError,
     KeyMissingError,
     MalformedError,
@@ -24,6 +25,7 @@ from service.errors import (
     SlowBodyError,
     TooLargeError,
 )
+from service.gate import FREE_PATHS
 from service.limits import KEY, SCHEMA
 from service.settings import Limits
 
@@ -120,6 +122,8 @@ def _complete_errors(operation: dict[str, Any], path: str) -> None:
     """Add the errors that guards and parsing give, and say what all of them look like."""
     responses = operation["responses"]
     given: list[type[ServiceError]] = [ServiceError]
+    if path not in FREE_PATHS:
+        given.append(BusyError)
     if operation.get("security"):
         given.append(KeyMissingError)
     if "requestBody" in operation:

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
         {}, description="Named pipelines, beside or in place of those that are built in."
     )
     threads: int | None = Field(None, ge=1, description="Threads of CPU work; as many as cores by default.")
+    requests: int = Field(
+        256, ge=1, description="Requests that are worked on at a time; more are answered 429 at once."
+    )
     batch_tokens: int | None = Field(
         None, ge=1, description="Padded tokens of one forward of a net; measured for each by default."
     )

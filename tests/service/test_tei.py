@@ -97,7 +97,7 @@ INFO = {
     "model_dtype": "float32",
     "served_model_name": "dense",
     "model_type": {"embedding": {"pooling": "mean"}},
-    "max_concurrent_requests": 1000,
+    "max_concurrent_requests": 7,
     "max_input_length": 256,
     "max_batch_tokens": 512,
     "max_batch_requests": 8,
@@ -112,7 +112,7 @@ SCORES = {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
 
 async def test_info_says_what_is_served_and_what_it_takes(tmp_path: Path):
-    given = {"encoder": "some", "late_encoder": "other", "queued_tokens": 1000, "batch_tokens": 512}
+    given = {"encoder": "some", "late_encoder": "other", "requests": 7, "batch_tokens": 512}
     limits = Limits(inputs=32, rerank=100)
     async with running(tmp_path, batch_texts=8, threads=3, limits=limits, **given) as service:
         assert await service.ask("GET", "/info") == INFO
@@ -143,8 +143,8 @@ LONG = " ".join(f"w{number}" for number in range(300))
         ("/embed", {"inputs": "a", "prompt_name": "ask"}, 422, "Validation", "'query', 'document'"),
         ("/embed", {"inputs": "a", "dimensions": 65}, 422, "Validation", "vectors of word-overlap have 64"),
         ("/embed", {"inputs": ["a"] * 2049}, 422, "Validation", "the limit 'inputs' is 2048"),
-        ("/embed", {"inputs": LONG}, 422, "Validation", "text 0 has 302 tokens, and the model reads 256"),
-        ("/embed_sparse", {"inputs": LONG}, 422, "Validation", "text 0 has 302 tokens"),
+        ("/embed", {"inputs": LONG}, 422, "Validation", "text 0 has 300 tokens, and the model reads 254"),
+        ("/embed_sparse", {"inputs": LONG}, 422, "Validation", "text 0 has 300 tokens"),
         ("/rerank", {"query": "a", "texts": ["a", LONG]}, 422, "Validation", "text 1 has "),
         ("/rerank", {"query": "a", "texts": [7]}, 422, "Validation", "texts.0: "),
         ("/rerank", {"query": "a" * 8193, "texts": ["a"]}, 422, "Validation", "'query_bytes' is 8192"),

@@ -1,0 +1,97 @@
+"""So many requests are worked on at a time; the rest are refused before anything reads them.
+
+Queues before nets bound what waits there, but each request that gets as far as a queue has cost the event
+loop its parsing. When thousands a second come that cannot be served, that alone would keep the loop from
+those that can. A refusal here costs some 30 µs, the server's own work not counted.
+"""
+
+import math
+import time
+from collections.abc import Callable
+
+from prometheus_client import Counter
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import BusyError
+from service.guards import OPEN_PATHS, refuse
+
+FREE_PATHS = OPEN_PATHS | {"/", "/metrics"}
+"""What answers however busy the service is."""
+
+FADE_SECONDS = 2.0
+"""After so many seconds of work, what was measured before counts 1/e."""
+
+UNKNOWN_SECONDS = 1.0
+"""How long to stay away while no request has been finished yet."""
+
+
+class Flow:
+    """How many requests are being worked on, and how many a second are finished while any are.
+
+    Time in which there is nothing to do says nothing of how fast the service is, and is left out.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.inside = 0
+        self._clock = clock
+        self._finished = self._seconds = 0.0
+        self._seen = clock()
+
+    def enter(self) -> None:
+        """One comes in."""
+        self._advance()
+        self.inside += 1
+
+    def leave(self) -> None:
+        """One is finished, however it ended."""
+        self._advance()
+        self.inside -= 1
+        self._finished += 1
+
+    def seconds(self) -> float:
+        """Until all that are inside will have been finished, at the speed of late."""
+        self._advance()
+        return self.inside * self._seconds / self._finished if self._finished else UNKNOWN_SECONDS
+
+    def _advance(self) -> None:
+        now = self._clock()
+        if self.inside:
+            passed = now - self._seen
+            fade = math.exp(-passed / FADE_SECONDS)
+            self._finished *= fade
+            self._seconds = fade * self._seconds + passed
+        self._seen = now
+
+
+class Gate:
+    """ASGI middleware: lets `most` requests in at a time, each until the last byte of its answer.
+
+    `longest` bounds, in seconds, what those who are refused are told: by then, what is inside has met its
+    deadline.
+    """
+
+    def __init__(self, app: ASGIApp, flow: Flow, most: int, longest: float, refused: Counter) -> None:
+        self.app = app
+        self.flow = flow
+        self.most = most
+        self.longest = longest
+        self.refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http" or scope["path"] in FREE_PATHS:
+            return await self.app(scope, receive, send)
+        if self.flow.inside >= self.most:
+            self.refused.inc()
+            return await refuse(self._full(), scope, receive, send)
+        self.flow.enter()
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.flow.leave()
+
+    def _full(self) -> BusyError:
+        return BusyError(
+            f"{self.most} requests are being worked on, which is as many as may be (WINNOW_REQUESTS)",
+            retry_after=min(self.longest, self.flow.seconds()),
+        )
