@@ -26,6 +26,7 @@ from models.load import DEFAULT_DENSE, Weights, resolve
 from models.packing import pack
 from models.precision import DType, prepared
 from models.tokens import copied, decoded, padded, spans
+from models.traced import traced
 
 BUDGET = 2048
 """Padded tokens per forward: enough to fill the cores, little enough to stay in their caches. (MiniLM on two
@@ -49,6 +50,8 @@ class DenseEncoder:
         self._whole = copied(tokenizer.backend_tokenizer)
         self._cut = copied(tokenizer.backend_tokenizer, tokenizer.model_max_length)
         self._pad: int = tokenizer.pad_token_id or 0
+        ids = self._cut.encode("a few words").ids or [self._pad]
+        self._vectors = traced(weights.name, torch.nn.ModuleList(net), _unit_vectors, ids)
         self.name = weights.name
         self.fingerprint = weights.fingerprint
         self.dim = int(net.get_embedding_dimension() or 0)
@@ -90,8 +93,8 @@ class DenseEncoder:
     def forward(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """One padded batch through the net: float32 [len(tokens), dim], unit length, in the given order."""
         with torch.inference_mode():
-            output = self._net(self._batch(tokens))
-            vectors = torch.nn.functional.normalize(output["sentence_embedding"].float(), dim=-1)
+            batch = self._batch(tokens)
+            vectors = self._vectors(batch["input_ids"], batch["attention_mask"])
             found: NDArray[np.float32] = vectors.cpu().numpy()
         return found
 
@@ -209,6 +212,13 @@ def _text(encoding: Encoding, first: int, last: int, shift: int, pad: int) -> Te
         first += 1
     starts = np.array([begin for begin, _ in offsets[first:behind]], np.int64)
     return Text(ids[:first], ids[first:behind], ids[behind:], np.maximum(starts - shift, 0))
+
+
+def _unit_vectors(net: torch.nn.ModuleList, ids: Tensor, mask: Tensor) -> Tensor:
+    features = {"input_ids": ids, "attention_mask": mask}
+    for module in net:
+        features = module(features)
+    return torch.nn.functional.normalize(features["sentence_embedding"].float(), dim=-1)
 
 
 def _prompt(net: SentenceTransformer, names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from models.load import DEFAULT_DENSE, Weights, resolve
 from models.packing import pack
 from models.precision import DType, prepared
 from models.tokens import copied, padded, spans
+from models.traced import traced
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class LateEncoder:
         backend, self._pad = opened.tokenizer.backend_tokenizer, opened.tokenizer.pad_token_id or 0
         self._whole = copied(backend)
         self._cut = {kind: copied(backend, layout.most) for kind, layout in opened.layouts.items()}
+        ids = self._whole.encode("a few words").ids or [self._pad]
+        self._states = traced(weights.name, opened.body, _states, ids)
         self.name = weights.name
         self.fingerprint = _fingerprint(weights, opened)
         self.dim = opened.dim
@@ -113,7 +116,7 @@ class LateEncoder:
         with torch.inference_mode():
             device = self._body.device
             read, looked, kept = (torch.from_numpy(each).to(device) for each in (ids, seen, counted))
-            states = self._body(input_ids=read, attention_mask=looked.long()).last_hidden_state
+            states = self._states(read, looked.long())
             rows: NDArray[np.float32] = self._head(states[kept]).cpu().numpy()
             pooled = self._pooled(states, looked) if sentences else [None] * len(tokens)
         ends = np.cumsum([0, *counted.sum(1)])
@@ -186,6 +189,11 @@ class LateEncoder:
         if cut:
             log.info("%s cuts %d of %d questions to %d tokens", self.name, cut, len(texts), layout.most)
         return [(encoding, layout.lay(encoding, self._pad)) for encoding in encodings]
+
+
+def _states(body: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    states: torch.Tensor = body(input_ids=ids, attention_mask=mask).last_hidden_state
+    return states
 
 
 def _fingerprint(weights: Weights, opened: Opened) -> str:
