@@ -17,7 +17,7 @@ from models import Kind
 from models.cross_passages import Ints, Item, Reading, Scores
 from models.roles import Loaded
 from service.batcher import Batcher
-from service.errors import DeadlineError
+from service.errors import BusyError, DeadlineError
 from service.net_errors import as_stage_errors
 from service.workers import Workers
 
@@ -90,13 +90,14 @@ class CrossScores(NamedTuple):
     """Of the first m documents the score of each, float32 [m], and what was read of each.
 
     A score is a logit, or what the recipe makes of several. `cut`: how many documents were not read whole;
-    `tokens`: how many passed through the net.
+    `tokens`: how many passed through the net; `full`: what was said where the net had no room for the others.
     """
 
     scores: Scores
     windows: list[Windows]
     cut: int
     tokens: int
+    full: BusyError | None = None
 
 
 class CrossReranker:
@@ -119,10 +120,11 @@ class CrossReranker:
     async def score(
         self, query: str, documents: Sequence[tuple[str, str]], until: float = math.inf
     ) -> CrossScores:
-        """The scores of the first documents, titles and texts, as many as there is time for until then.
+        """The scores of the first documents, titles and texts, as many as there is time and room for.
 
-        A title may be "". DeadlineError if there is no time for one.
+        A title may be "". DeadlineError if there is no time for one, BusyError if there is no room.
         """
+        full = None
         done: list[CrossScores] = []
         waiting: list[Reading] = []
         begin = 0
@@ -133,28 +135,27 @@ class CrossReranker:
                 begin += len(block)
             fitting = self._fitting(waiting, until)
             number = min(fitting, self._soon(waiting, until))
-            found = await self._some(waiting[:number], until, lenient=bool(done))
-            if found is not None:
-                done.append(found)
-            if found is None or number == fitting < len(waiting):
+            if not number:
+                break
+            try:
+                done.append(await self._some(waiting[:number], until))
+            except (BusyError, DeadlineError) as error:
+                if not done:
+                    raise
+                full = error if isinstance(error, BusyError) else None
+                break
+            if number == fitting < len(waiting):
                 break
             waiting = waiting[number:]
         if documents and not done:
             raise DeadlineError(f"there was no time for one of {len(documents)} candidates")
-        return _together(done)
+        return _together(done)._replace(full=full)
 
-    async def _some(self, readings: Sequence[Reading], until: float, *, lenient: bool) -> CrossScores | None:
-        """The scores of these, all in one call; None for none, and if it is too late and that is allowed."""
-        if not readings:
-            return None
+    async def _some(self, readings: Sequence[Reading], until: float) -> CrossScores:
+        """The scores of these, at least one, all in one call."""
         items = [item for reading in readings for item in reading.items]
-        try:
-            with as_stage_errors(self.net.name):
-                logits = await self.batcher.submit(items, deadline=until)
-        except DeadlineError:
-            if not lenient:
-                raise
-            return None
+        with as_stage_errors(self.net.name):
+            logits = await self.batcher.submit(items, deadline=until)
         ends = np.cumsum([len(reading.items) for reading in readings])
         parts = np.split(logits, ends[:-1])
         return CrossScores(

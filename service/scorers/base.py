@@ -22,7 +22,11 @@ class Scored(NamedTuple):
     tokens: int
 
     def unit(self) -> Scores:
-        """The same from 0 to 1, in the same order: float32 [n]."""
+        """The same from 0 to 1, in the same order: float32 [n].
+
+        A logit's sigmoid is taken whatever the net's own activation is. Of shares of attention the largest
+        is 1, so that whoever drops what is below a threshold keeps it, and the smallest 0, if it is smaller.
+        """
         match self.scale:
             case "logit":
                 return (1 / (1 + np.exp(-self.scores.astype(np.float64)))).astype(np.float32)
@@ -31,7 +35,8 @@ class Scored(NamedTuple):
             case "product":
                 return (self.scores / (1 + self.scores)).astype(np.float32)
             case "attention":
-                return minmax(self.scores).astype(np.float32)
+                low, high = self.scores.min(initial=np.inf), self.scores.max(initial=-np.inf)
+                return (minmax(self.scores) if low < high else np.ones(len(self.scores))).astype(np.float32)
 
 
 class Scorer(Protocol):

@@ -25,6 +25,8 @@ class CrossScorer:
         if whole:
             await self._workers.run(self._refuse_cut, query, pairs)
         found = await self._reranker.score(query, pairs, until)
+        if found.full is not None:
+            raise found.full
         if (number := len(found.scores)) < len(pairs):
             raise DeadlineError(f"there was time for {number} of {len(pairs)} texts")
         return Scored("logit", found.scores, found.tokens)

@@ -62,7 +62,8 @@ class Cross(Stage):
         number = len(found.scores)
         search.notes.counts.update({"scored": number, "cut": found.cut})
         if number < len(wanted):
-            search.notes.reasons.append(f"there was time for {number} of {len(wanted)} candidates")
+            what = "time" if found.full is None else "room in the queue"
+            search.notes.reasons.append(f"there was {what} for {number} of {len(wanted)} candidates")
         seqs = hits.seqs[:number]
         search.questions[self.label] = dict(zip(seqs.tolist(), found.windows, strict=True))
         return joined(hits, seqs, found.scores, self.weight, self.label)

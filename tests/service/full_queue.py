@@ -1,15 +1,28 @@
 """A queue that is full, before a net that is busy for as long as a test wants."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.state import State
-from tests.nets import CountingNet
+from tests.nets import CountingNet, WordOverlapCrossNet
 
 SETTINGS = {"batch_tokens": 6, "queued_tokens": 6, "threads": 1}
 """A service for `full`: 6 tokens may wait, for one forward at a time."""
+
+
+class CrossNetThatShuts(WordOverlapCrossNet):
+    """A cross-encoder whose gate is shut again after the first forward."""
+
+    def forward(self, items: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        found = super().forward(items)
+        if len(self.forwards) == 1:
+            self.gate.clear()
+        return found
 
 
 @asynccontextmanager

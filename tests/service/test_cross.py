@@ -16,11 +16,12 @@ from models.cross import CrossEncoder
 from models.cross_recipe import FILE
 from service.batcher import Batcher
 from service.cross import BLOCK, CHARACTERS, CrossNet, CrossReranker
-from service.errors import DeadlineError, NotConfiguredError
+from service.errors import BusyError, DeadlineError, NotConfiguredError
 from service.nets import Nets
 from service.settings import Settings
 from service.workers import Workers
 from tests.nets import WordOverlapCrossNet, loading, tiny_cross_encoder
+from tests.service.full_queue import CrossNetThatShuts
 
 SEA = [("", "the moon pulls the sea"), ("", "cat"), ("tide", "the sea")]
 LONG = "the cat sleeps by the sea all day long and the moon pulls the tide of the sea at night by day"
@@ -145,6 +146,26 @@ async def test_a_wrong_estimate_costs_documents_and_not_those_that_were_scored()
         found = await reranker.score("moon", documents, time.monotonic() + 0.6)
         assert 7 <= len(found.scores) < BLOCK
         assert (found.scores == 1.0).all()
+
+
+async def test_a_queue_that_fills_up_costs_documents_and_not_those_that_were_scored():
+    async with behind(net := CrossNetThatShuts(), limit=256) as reranker:
+        net.gate.clear()
+        documents = [("", f"moon {number} a b c d e f") for number in range(30)]  # seven make a call
+        scoring = asyncio.create_task(reranker.score("moon", documents))
+        await asyncio.to_thread(net.entered.acquire)
+        others = asyncio.create_task(reranker.batcher.submit([[1]] * 256))
+        while reranker.batcher.queued_tokens < 256:
+            await asyncio.sleep(0.001)
+        net.gate.set()
+        found = await scoring
+        assert found.scores.tolist() == [1.0] * 7
+        assert found.full is not None
+        assert found.full.retry_after is not None
+        with pytest.raises(BusyError):
+            await reranker.score("moon", documents)
+        net.gate.set()
+        assert len(await others) == 256
 
 
 async def test_a_real_net_scores_as_it_does_by_itself(tmp_path: Path):

@@ -12,8 +12,10 @@ import pytest
 
 from models.cross import CrossEncoder
 from models.load import WeightsMissing
+from service.errors import BusyError
 from tests.nets import WordOverlapCrossNet, loading, tiny_cross_encoder, word_overlap
 from tests.running import Service, running
+from tests.service.full_queue import CrossNetThatShuts
 
 SEA = [
     {"id": "tide", "text": "the moon pulls the sea"},
@@ -176,6 +178,40 @@ async def test_where_time_is_short_it_reads_fewer_and_says_so(tmp_path: Path):
         assert found["status"] == "degraded"
         assert found["reason"] == f"there was time for {found['scored']} of 40 candidates"
         assert 4 <= found["scored"] <= 22
+
+
+async def test_where_the_queue_fills_up_a_search_has_fewer_read_and_an_endpoint_says_when_to_return(
+    tmp_path: Path,
+):
+    net = CrossNetThatShuts()
+    async with scoring(tmp_path, net, queued_tokens=256, batch_tokens=256, threads=1) as service:
+        await service.make(**WORDS)
+        texts = [f"moon {number} a b c d e f" for number in range(30)]  # of nine tokens with the question
+        await service.put([{"id": str(number), "text": text} for number, text in enumerate(texts)])
+
+        async def crowded(ask: Any) -> Any:
+            net.forwards.clear()
+            net.gate.clear()
+            while net.entered.acquire(blocking=False):
+                pass
+            asking = asyncio.create_task(ask)
+            await asyncio.to_thread(net.entered.acquire)
+            batcher = (await service.state.nets.cross()).batcher
+            others = asyncio.create_task(batcher.submit([[1]] * 256))
+            while batcher.queued_tokens < 256:
+                await asyncio.sleep(0.001)
+            net.gate.set()
+            try:
+                return await asking
+            finally:
+                net.gate.set()
+                await others
+
+        stage = await crowded(account(service, "moon"))
+        assert (stage["status"], stage["scored"]) == ("degraded", 7)
+        assert stage["reason"] == "there was room in the queue for 7 of 30 candidates"
+        with pytest.raises(BusyError):
+            await crowded(service.state.endpoints.score("cross", "moon", texts))
 
 
 async def test_without_time_for_one_the_hits_are_those_before(tmp_path: Path):

@@ -180,6 +180,15 @@ async def test_scores_on_a_scale_of_one_by_hand(served: Served, unit: list[float
     np.testing.assert_allclose((await counted.score(TEXTS[:2])).unit(), unit, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("scores", "unit"),
+    [([0.3], [1.0]), ([0.2, 0.2], [1.0, 1.0]), ([0.1, 0.3, 0.2], [0.0, 1.0, 0.5]), ([], [])],
+)
+def test_the_best_share_of_attention_is_1(scores: list[float], unit: list[float]):
+    found = Scored("attention", np.array(scores, np.float32), 9).unit()
+    np.testing.assert_allclose(found, unit, rtol=1e-6)
+
+
 async def test_tokens_are_those_of_the_question_and_the_texts(counted: Scene, served: Served):
     around = {"dense": 2, "sparse": 2}.get(served, 0)
     questions = len(TEXTS) if served == "cross" else 1
