@@ -3,7 +3,7 @@
 `create_app` does no work beyond building; parts start with the server and stop with it, in the reverse order.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -75,9 +75,15 @@ class Winnow(FastAPI):
         return self.openapi_schema
 
 
-def create_app(settings: Settings, *, load: Load | None = None) -> FastAPI:
-    """Make the service, an ASGI application. `load` loads an encoder by name, from its weights by default."""
-    state = _assemble(settings, load or loader(settings.data_dir / "cache" / "models"))
+def create_app(
+    settings: Settings, *, load: Load | None = None, warmed: Callable[[], None] = lambda: None
+) -> FastAPI:
+    """Make the service, an ASGI application.
+
+    `load` loads an encoder by name, from its weights by default; `warmed` is called when all is loaded that a
+    search needs.
+    """
+    state = _assemble(settings, load or loader(settings.data_dir / "cache" / "models"), warmed)
     app = Winnow(
         title="Winnow",
         version=version("winnow-search"),
@@ -108,7 +114,7 @@ async def _method_not_allowed(request: Request, error: Exception) -> Response:
     return response
 
 
-def _assemble(settings: Settings, load: Load) -> State:
+def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> State:
     workers = Workers(settings.threads)
     metrics = Metrics()
     nets = Nets(settings, workers, load, metrics)
@@ -123,7 +129,7 @@ def _assemble(settings: Settings, load: Load) -> State:
         engine=Engine(settings, nets, workers, metrics),
         endpoints=Endpoints(settings, nets, workers),
         metrics=metrics,
-        warmup=Warmup(catalog, nets, _defaults(settings)),
+        warmup=Warmup(catalog, nets, _defaults(settings), warmed),
         indexer=Embedded(command(settings.data_dir)) if settings.worker == "embedded" else None,
     )
 

@@ -6,7 +6,7 @@ are missing do not keep the service from being ready, since everything else work
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from indexer.kernels import warm
 from models.roles import Role
@@ -21,13 +21,16 @@ ENCODERS = "loading encoders"
 
 
 class Warmup:
-    """Runs once, beside the requests."""
+    """Runs once, beside the requests; `warmed` is called at its end, before the service says it is ready."""
 
-    def __init__(self, catalog: Catalog, nets: Nets, defaults: Mapping[Role, str]) -> None:
+    def __init__(
+        self, catalog: Catalog, nets: Nets, defaults: Mapping[Role, str], warmed: Callable[[], None]
+    ) -> None:
         self.pending = [KERNELS, ENCODERS]
         self._catalog = catalog
         self._nets = nets
         self._defaults = defaults
+        self._warmed = warmed
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -50,4 +53,5 @@ class Warmup:
                 await self._nets.get(role, name, None)
             except EncoderError:
                 log.info("starting without the encoder %s", name)
+        self._warmed()
         self.pending.remove(ENCODERS)
