@@ -1,5 +1,6 @@
 """Texts of a request to a model endpoint through an encoder: rows out, and how many tokens that took."""
 
+import asyncio
 import time
 from collections.abc import Sequence, Sized
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
@@ -138,6 +139,16 @@ async def encode(
                 texts, kind=kind, priority=priority(texts), deadline=until, look=look
             )
     return Encoded(rows, sum(lengths))
+
+
+async def encode_both(
+    running: Running, workers: Workers, query: str, documents: Sequence[str], until: float, *, whole: bool
+) -> tuple[Encoded, Encoded]:
+    """What the net makes of a question and of texts, at the same time; otherwise as `encode`."""
+    return await asyncio.gather(
+        encode(running, workers, [query], "query", until, whole=whole),
+        encode(running, workers, documents, "document", until, whole=whole),
+    )
 
 
 def priority(texts: Sequence[object]) -> Priority:

@@ -9,13 +9,12 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from service import limits
-from service.errors import BusyError, DeadlineError, ModelError, UnavailableError
 from service.guards import unless_gone
 from service.limits import Limit
 from service.ranking import ranked
-from service.routes.vendor import VendorRequest
+from service.routes.vendor import ERRORS, VendorRequest
 from service.schema import Query
-from service.state import Here, json_response, problems
+from service.state import Here, json_response
 from service.strict_json import StrictRoute
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
@@ -75,7 +74,7 @@ class JinaResponse(TypedDict):
 @router.post(
     "/v1/rerank",
     response_model=JinaResponse,
-    responses=problems(ModelError, BusyError, UnavailableError, DeadlineError),
+    responses=ERRORS,
     summary="Rerank texts (Jina)",
 )
 async def rerank(body: JinaRequest, request: Request, here: Here) -> Response:

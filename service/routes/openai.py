@@ -11,11 +11,10 @@ from typing_extensions import TypedDict
 
 from service import limits
 from service.embedding import CUT, REFUSED, Fit
-from service.errors import BusyError, DeadlineError, ModelError, UnavailableError
 from service.guards import unless_gone
 from service.inputs import TextsOrIds, named, refuse_empty
-from service.routes.vendor import VendorRequest
-from service.state import Here, json_response, problems
+from service.routes.vendor import ERRORS, VendorRequest
+from service.state import Here, json_response
 from service.strict_json import StrictRoute
 from service.types import Scores
 
@@ -94,7 +93,7 @@ async def models(here: Here) -> Response:
 @router.post(
     "/v1/embeddings",
     response_model=EmbeddingsResponse,
-    responses=problems(ModelError, BusyError, UnavailableError, DeadlineError),
+    responses=ERRORS,
     summary="Embed texts (OpenAI)",
 )
 async def embeddings(body: EmbeddingsRequest, request: Request, here: Here) -> Response:

@@ -2,7 +2,12 @@
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from service.errors import BusyError, DeadlineError, ModelError, UnavailableError
 from service.limits import whole_numbers
+from service.state import problems
+
+ERRORS = problems(ModelError, BusyError, UnavailableError, DeadlineError)
+"""What these requests may be answered, beside what every request may be, for the OpenAPI document."""
 
 
 class VendorRequest(BaseModel):

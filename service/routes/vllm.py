@@ -10,12 +10,11 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from service import limits
-from service.errors import BusyError, DeadlineError, ModelError, UnavailableError
 from service.guards import unless_gone
 from service.inputs import named
 from service.limits import Limit
-from service.routes.vendor import VendorRequest
-from service.state import Here, json_response, problems
+from service.routes.vendor import ERRORS, VendorRequest
+from service.state import Here, json_response
 from service.strict_json import StrictRoute
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
@@ -122,7 +121,7 @@ class ScoreResponse(TypedDict):
 @router.post(
     "/score",
     response_model=ScoreResponse,
-    responses=problems(ModelError, BusyError, UnavailableError, DeadlineError),
+    responses=ERRORS,
     summary="Score pairs of texts (vLLM)",
 )
 async def score(body: ScoreRequest, request: Request, here: Here) -> Response:

@@ -1,11 +1,10 @@
 """The cosine of a question's vector and each text's."""
 
-import asyncio
 from collections.abc import Sequence
 
 import numpy as np
 
-from service.embedding import encode
+from service.embedding import encode_both
 from service.nets import Running
 from service.scorers.base import Scored
 from service.workers import Workers
@@ -20,9 +19,6 @@ class DenseScorer:
 
     async def score(self, query: str, documents: Sequence[str], until: float, *, whole: bool) -> Scored:
         """Cosines, from -1 to 1."""
-        asked, found = await asyncio.gather(
-            encode(self._running, self._workers, [query], "query", until, whole=whole),
-            encode(self._running, self._workers, documents, "document", until, whole=whole),
-        )
+        asked, found = await encode_both(self._running, self._workers, query, documents, until, whole=whole)
         cosines = (found.rows @ asked.rows[0]).astype(np.float32)
         return Scored("cosine", cosines, asked.tokens + found.tokens)

@@ -1,13 +1,12 @@
 """The dot product of a question's and each text's weights of vocabulary entries, both by the encoder."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 
 from models.csr import Csr, concatenate
-from service.embedding import encode
+from service.embedding import encode_both
 from service.nets import Running, SparseEncoder
 from service.scorers.base import Scored
 from service.types import Scores
@@ -23,10 +22,7 @@ class SparseScorer:
 
     async def score(self, query: str, documents: Sequence[str], until: float, *, whole: bool) -> Scored:
         """Products, 0 where no entry is shared."""
-        asked, found = await asyncio.gather(
-            encode(self._running, self._workers, [query], "query", until, whole=whole),
-            encode(self._running, self._workers, documents, "document", until, whole=whole),
-        )
+        asked, found = await encode_both(self._running, self._workers, query, documents, until, whole=whole)
         scores = await self._workers.run(self._products, list(asked.rows), list(found.rows))
         return Scored("product", scores, asked.tokens + found.tokens)
 
