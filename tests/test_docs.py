@@ -16,6 +16,23 @@ from models.in_context.recipe import Recipe
 from service.app import create_app
 from service.cli import app
 from service.engine import NAMED
+from service.error_shapes import WIRES
+from service.errors import (
+    BusyError,
+    DeadlineError,
+    EmptyInputError,
+    EncoderError,
+    InvalidError,
+    KeyMissingError,
+    MalformedError,
+    ModelError,
+    NetFailedError,
+    ServiceError,
+    TooLargeError,
+    TooLongError,
+    UnknownTokenError,
+)
+from service.model_names import SERVED
 from service.settings import Limits, Settings
 from service.stages import AnyStage, Bm25, Dense, FastForward, Fuse, Group, InContext, Late, Sparse
 from service.types import Hits, Search, Stage
@@ -72,6 +89,38 @@ def test_every_route_is_documented_and_every_documented_route_exists(tmp_path: P
     served = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
     documented = set(re.findall(r"`((?:GET|PUT|POST|DELETE) /[^`?]*)`", read("docs/http.md")))
     assert documented == served
+
+
+@pytest.mark.parametrize("served", SERVED)
+def test_every_model_is_documented(served: str):
+    assert re.search(rf"^\| [^|]*`{served}`", read("docs/http.md"), re.MULTILINE)
+
+
+ERRORS: dict[str, ServiceError] = {
+    "not JSON": MalformedError(""),
+    "a field is wrong, or beyond a limit": InvalidError(""),
+    "a text is too long": TooLongError("text", 0, ""),
+    "a token is not of the vocabulary": UnknownTokenError(""),
+    "nothing to encode": EmptyInputError(""),
+    "no such `model`, or it does not do this": ModelError(""),
+    "key missing or wrong": KeyMissingError(""),
+    "the body is too large": TooLargeError(""),
+    "overloaded: try again after `Retry-After` seconds": BusyError(""),
+    "the model cannot be loaded": EncoderError(""),
+    "the model failed": NetFailedError(""),
+    "out of time (`WINNOW_MODEL_TIMEOUT_MS`)": DeadlineError(""),
+}
+
+
+@pytest.mark.parametrize("said", ERRORS)
+def test_errors_of_model_endpoints_are_as_documented(said: str):
+    error = ERRORS[said]
+    (row,) = re.findall(rf"^\| {re.escape(said)} \|(.*)\|$", read("docs/http.md"), re.MULTILINE)
+    for cell, path in zip(row.split("|"), ["/score", "/embed", "/v1/rerank", "/v2/rerank"], strict=True):
+        if told := cell.split():
+            assert int(told[0]) == WIRES[path].status(error.status, error.code)
+            body = json.dumps(WIRES[path].body(error))
+            assert not told[1:] or f'"{told[1].strip("`")}"' in body
 
 
 def test_the_commands_in_the_readme_exist():
