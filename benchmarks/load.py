@@ -66,23 +66,23 @@ class Open:
 
 
 class Answer(NamedTuple):
-    """What became of a request: seconds from the start to when it was due, and from there to its answer."""
+    """What became of a request: seconds from the start to when it was due, and from there to its answer.
+
+    `late` are the seconds from when it was due to when it was sent, which the generator owes it.
+    """
 
     due: float
     seconds: float
     status: int
     retry_after: float | None  # seconds, as the header says
+    late: float
 
 
 class Outcome(NamedTuple):
-    """What became of a load.
-
-    `late` are the seconds from when each request was due to when it was sent: how well the generator kept up.
-    """
+    """What became of a load."""
 
     answers: list[Answer]
     retried: list[Answer]
-    late: list[float]
 
     def statuses(self) -> list[int]:
         """Each status that came, once."""
@@ -90,8 +90,20 @@ class Outcome(NamedTuple):
 
     def milliseconds(self, *statuses: int) -> NDArray[np.float64]:
         """How long each answer with one of these statuses (none named: any) took: float64 [answers]."""
-        taken = [each.seconds for each in self.answers if not statuses or each.status in statuses]
+        taken = [each.seconds for each in self._with(statuses)]
         return 1000 * np.array(taken, np.float64)
+
+    def milliseconds_once_sent(self, *statuses: int) -> NDArray[np.float64]:
+        """The same, without the time by which the generator was late."""
+        taken = [each.seconds - each.late for each in self._with(statuses)]
+        return 1000 * np.array(taken, np.float64)
+
+    def late(self) -> NDArray[np.float64]:
+        """Milliseconds by which the generator was late: float64 [answers]."""
+        return 1000 * np.array([each.late for each in self.answers], np.float64)
+
+    def _with(self, statuses: tuple[int, ...]) -> list[Answer]:
+        return [each for each in self.answers if not statuses or each.status in statuses]
 
 
 def percentiles(milliseconds: NDArray[np.float64], *which: float) -> list[float]:
@@ -105,8 +117,8 @@ def measure(job: Closed | Open) -> Outcome:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.load"], input=given, stdout=subprocess.PIPE, text=True, check=True
     )
-    answers, retried, late = json.loads(done.stdout)
-    return Outcome([Answer(*each) for each in answers], [Answer(*each) for each in retried], late)
+    answers, retried = json.loads(done.stdout)
+    return Outcome([Answer(*each) for each in answers], [Answer(*each) for each in retried])
 
 
 async def drive(job: Closed | Open) -> Outcome:
@@ -224,22 +236,22 @@ async def _closed(job: Closed) -> Outcome:
             status, retry_after = await client.ask()
             answered = time.monotonic()
             if begins <= answered < ends:
-                answers.append(Answer(due - begins, answered - due, status, retry_after))
+                answers.append(Answer(due - begins, answered - due, status, retry_after, 0.0))
 
     await asyncio.gather(*(one() for _ in range(job.clients)))
     client.close()
-    return Outcome(answers, [], [])
+    return Outcome(answers, [])
 
 
 async def _open(job: Open) -> Outcome:
     client = _Client(job)
     began = time.monotonic()
     answers: list[Answer] = []
-    late: list[float] = []
 
     async def ask(due: float) -> Answer:
+        late = time.monotonic() - began - due
         status, retry_after = await client.ask()
-        return Answer(due, time.monotonic() - began - due, status, retry_after)
+        return Answer(due, time.monotonic() - began - due, status, retry_after, late)
 
     async def ask_and_keep(due: float) -> None:
         answers.append(await ask(due))
@@ -247,13 +259,12 @@ async def _open(job: Open) -> Outcome:
     async with asyncio.TaskGroup() as group:
         for due in _times(job):
             await asyncio.sleep(max(0.0, began + due - time.monotonic()))  # answers are read even when late
-            late.append(time.monotonic() - began - due)
             group.create_task(ask_and_keep(due))
         refused = [answer for answer in answers if answer.retry_after is not None]
         last = refused[max(0, len(refused) - job.patient) :]
         retries = [group.create_task(_retry(answer, ask, began)) for answer in last]
     client.close()
-    return Outcome(answers, [retry.result() for retry in retries], late)
+    return Outcome(answers, [retry.result() for retry in retries])
 
 
 async def _retry(refused: Answer, ask: _Ask, began: float) -> Answer:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 
 from benchmarks.load import BROKEN, Closed, Open, drive, measure
@@ -77,7 +78,11 @@ async def test_a_rate_does_not_wait_for_answers():
     seen = Seen()
     async with serving(seen) as port:
         outcome = await drive(Open(port, "/", ["1"], rate=200, seconds=0.25, even=True))
-    assert len(seen.bodies) == len(outcome.answers) == len(outcome.late) == 50
+    assert len(seen.bodies) == len(outcome.answers) == 50
+    owed = outcome.milliseconds(200) - outcome.milliseconds_once_sent(200)
+    np.testing.assert_allclose(owed, outcome.late())
+    assert outcome.late().min() >= 0
+    assert outcome.milliseconds_once_sent(200).min() >= 1000 * DELAY
     assert sorted(answer.due for answer in outcome.answers) == [number / 200 for number in range(50)]
     assert seen.most > 1
     assert outcome.milliseconds(200).min() >= 1000 * DELAY
