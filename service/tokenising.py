@@ -47,21 +47,24 @@ class Tokenising:
         """Run one job after another for as long as calls wait."""
         while self._waiting:
             calls, self._waiting = [each for each in self._waiting if not each.result.done()], []
-            for call, outcome in zip(calls, await self._workers.run(self._all, calls), strict=True):
+            for call, outcome in zip(calls, await self._outcomes(calls), strict=True):
                 if call.result.done():
                     continue  # its caller has gone
-                if isinstance(outcome, Exception):
+                if isinstance(outcome, BaseException):
                     call.result.set_exception(outcome)
                 else:
                     call.result.set_result(outcome)
         self._job = None
 
-    def _all(self, calls: Sequence[_Call]) -> list[Sequence[Sized] | Exception]:
-        """For a worker thread: the items of each call, or what it raises."""
-        return [self._one(call) for call in calls]
+    async def _outcomes(self, calls: Sequence[_Call]) -> Sequence[Sequence[Sized] | BaseException]:
+        """The items of each call, or what it raises; then each is tried by itself, to see whose it is."""
+        job = self._workers.run(self._all, calls)
+        (outcomes,) = await asyncio.gather(job, return_exceptions=True)
+        if not isinstance(outcomes, BaseException):
+            return outcomes
+        jobs = (self._workers.run(self._tokenize, call.inputs, call.kind) for call in calls)
+        return await asyncio.gather(*jobs, return_exceptions=True)
 
-    def _one(self, call: _Call) -> Sequence[Sized] | Exception:
-        try:
-            return self._tokenize(call.inputs, call.kind)
-        except Exception as error:  # whatever it is, it is this caller's and raised there
-            return error
+    def _all(self, calls: Sequence[_Call]) -> list[Sequence[Sized]]:
+        """For a worker thread."""
+        return [self._tokenize(call.inputs, call.kind) for call in calls]

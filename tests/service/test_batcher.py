@@ -240,7 +240,7 @@ async def test_calls_beyond_those_that_will_fill_the_queue_are_not_even_tokenise
         here.net.tokenize = slow  # type: ignore[method-assign]
         coming = [asyncio.create_task(here.encode([f"d e {n}"])) for n in range(3)]
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="5 interactive tokens wait .* 20 may"):
+        with pytest.raises(Overloaded, match=r"5 interactive tokens wait .* 20 may"):
             await here.encode(["f"])
         held.set()
         here.net.gate.set()
