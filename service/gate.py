@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from prometheus_client import Counter
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BusyError
 from service.guards import OPEN_PATHS, refuse
@@ -42,11 +42,11 @@ class Flow:
         self._advance()
         self.inside += 1
 
-    def leave(self) -> None:
-        """One is finished, however it ended."""
+    def leave(self, *, refused: bool = False) -> None:
+        """One goes. It is finished however it ended, unless a queue `refused` it, which is no work done."""
         self._advance()
         self.inside -= 1
-        self._finished += 1
+        self._finished += not refused
 
     def seconds(self) -> float:
         """Until all that are inside will have been finished, at the speed of late."""
@@ -84,11 +84,18 @@ class Gate:
         if self.flow.inside >= self.most:
             self.refused.inc()
             return await refuse(self._full(), scope, receive, send)
+        refused = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal refused
+            refused = refused or message.get("status") == BusyError.status
+            await send(message)
+
         self.flow.enter()
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, noting_send)
         finally:
-            self.flow.leave()
+            self.flow.leave(refused=refused)
 
     def _full(self) -> BusyError:
         return BusyError(

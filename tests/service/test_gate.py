@@ -82,6 +82,18 @@ def test_the_speed_of_late_counts_most():
     assert flow.seconds() == pytest.approx(0.01, rel=0.02)
 
 
+def test_those_whom_a_queue_refused_make_nobody_faster():
+    clock = Clock()
+    flow = Flow(clock)
+    for _ in range(12):
+        flow.enter()
+    clock.now += 0.5
+    for _ in range(8):
+        flow.leave(refused=True)
+    flow.leave()  # one in half a second
+    assert flow.seconds() == pytest.approx(3 * 0.5)
+
+
 def test_before_any_was_finished_there_is_an_assumption():
     clock = Clock()
     flow = Flow(clock)
