@@ -45,6 +45,7 @@ class Call:
 
     def __post_init__(self) -> None:
         self.items = self.missing = len(self.waiting)
+        self.tokens = self.left = sum(map(len, self.waiting.values()))  # of all items, and of those that wait
 
     def failed(self) -> bool:
         """A forward raised, or the batcher closed."""
@@ -91,6 +92,7 @@ class BatchQueue:
     def __init__(self, budget: int, most: int) -> None:
         self.items = 0
         self._tokens: dict[Priority, int] = {"interactive": 0, "bulk": 0}
+        self._held: dict[Priority, int] = {"interactive": 0, "bulk": 0}
         self.budget = budget
         self._most = most
         self._lanes: dict[Priority, Lane] = {"interactive": {}, "bulk": {}}
@@ -113,10 +115,29 @@ class BatchQueue:
         """Tokens that wait in a lane."""
         return self._tokens[priority]
 
+    def held(self, priority: Priority) -> int:
+        """Tokens of the calls of a lane, those of their items that have left it too.
+
+        This is what bounds a lane: calls take turns, so if only what waits counted, each that is half done
+        would let in another half, and all would take twice as long.
+        """
+        return self._held[priority]
+
+    def passing(self, priority: Priority, tokens: float) -> float:
+        """Tokens of a lane that will have left it before calls of so many `held` ones have, taking turns."""
+        passed, calls = 0, sorted((call.left, call.tokens) for call in self._lanes[priority])
+        for number, (left, held) in enumerate(calls):
+            tokens -= held
+            if tokens <= 0:
+                return passed + left * (len(calls) - number)
+            passed += left
+        return passed + tokens
+
     def add(self, call: Call) -> None:
         """Put a call at the end of its lane."""
         self._lanes[call.priority][call] = None
-        self._tokens[call.priority] += sum(map(len, call.waiting.values()))
+        self._tokens[call.priority] += call.left
+        self._held[call.priority] += call.tokens
         self.items += len(call.waiting)
 
     def remove(self, call: Call) -> int:
@@ -124,7 +145,8 @@ class BatchQueue:
         if call not in self._lanes[call.priority]:
             return 0
         del self._lanes[call.priority][call]
-        self._tokens[call.priority] -= sum(map(len, call.waiting.values()))
+        self._tokens[call.priority] -= call.left
+        self._held[call.priority] -= call.tokens
         self.items -= len(call.waiting)
         return len(call.waiting)
 
@@ -145,12 +167,15 @@ class BatchQueue:
         batch = [window[number] for number in next((batch for batch in batches if 0 in batch), [])]
         for entry in batch:
             del entry.call.waiting[entry.position]
+            entry.call.left -= len(entry.item)
             self._tokens[entry.call.priority] -= len(entry.item)
         self.items -= len(batch)
         for call in {entry.call: None for entry in batch}:
             del lane[call]
             if call.waiting:
                 lane[call] = None
+            else:
+                self._held[call.priority] -= call.tokens
         return batch
 
     def _next_lane(self) -> Lane:

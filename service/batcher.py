@@ -246,14 +246,16 @@ class Batcher:
         """
         if self._closed:
             raise Closed(f"the net {self.name} is shutting down")
-        waiting = self._queue.tokens_of(priority) + ahead
-        if waiting and waiting + tokens > self._limit:
+        queue = self._queue
+        held = queue.held(priority) + ahead
+        if held and held + tokens > self._limit:
             self._observer.dropped("full", items)
-            too_many = ahead + min(max(tokens, likely), self._limit) - self._limit
+            too_many = held + min(max(tokens, likely), self._limit) - self._limit
+            passing = queue.passing(priority, too_many) - queue.tokens_of(priority)
             raise Overloaded(
-                f"{self._queue.tokens_of(priority)} {priority} tokens wait for the net {self.name}, and "
+                f"calls of {queue.held(priority)} {priority} tokens wait for the net {self.name}, and "
                 f"{self._limit} may (WINNOW_QUEUED_TOKENS)",
-                MARGIN * self.seconds(too_many, priority),
+                MARGIN * self.seconds(passing, priority),
             )
 
     @contextmanager

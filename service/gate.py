@@ -1,4 +1,4 @@
-"""So many requests are worked on at a time; the rest are refused before anything reads them.
+"""So many searches and requests to models are worked on at a time; the rest are refused before they are read.
 
 Queues before nets bound what waits there, but each request that gets as far as a queue has cost the event
 loop its parsing. When thousands a second come that cannot be served, that alone would keep the loop from
@@ -12,11 +12,12 @@ from collections.abc import Callable
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.error_shapes import WIRES
 from service.errors import BusyError
-from service.guards import OPEN_PATHS, refuse
+from service.guards import refuse
 
-FREE_PATHS = OPEN_PATHS | {"/", "/metrics"}
-"""What answers however busy the service is."""
+SEARCHES = ("/search", "/search:batch")
+"""How the paths of searches end."""
 
 FADE_SECONDS = 2.0
 """After so many seconds of work, what was measured before counts 1/e."""
@@ -79,7 +80,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http" or scope["path"] in FREE_PATHS:
+        if scope["type"] != "http" or not gated(scope["path"]):
             return await self.app(scope, receive, send)
         if self.flow.inside >= self.most:
             self.refused.inc()
@@ -102,3 +103,11 @@ class Gate:
             f"{self.most} requests are being worked on, which is as many as may be (WINNOW_REQUESTS)",
             retry_after=min(self.longest, self.flow.seconds()),
         )
+
+
+def gated(path: str) -> bool:
+    """Whether a path is a model endpoint or a search.
+
+    Writes are bounded by what a disk takes, and streams of events last.
+    """
+    return path in WIRES or path.endswith(SEARCHES)

@@ -25,7 +25,7 @@ from service.errors import (
     SlowBodyError,
     TooLargeError,
 )
-from service.gate import FREE_PATHS
+from service.gate import gated
 from service.limits import KEY, SCHEMA
 from service.settings import Limits
 
@@ -122,7 +122,7 @@ def _complete_errors(operation: dict[str, Any], path: str) -> None:
     """Add the errors that guards and parsing give, and say what all of them look like."""
     responses = operation["responses"]
     given: list[type[ServiceError]] = [ServiceError]
-    if path not in FREE_PATHS:
+    if gated(path):
         given.append(BusyError)
     if operation.get("security"):
         given.append(KeyMissingError)

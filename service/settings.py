@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     )
     threads: int | None = Field(None, ge=1, description="Threads of CPU work; as many as cores by default.")
     requests: int = Field(
-        64, ge=1, description="Requests that are worked on at a time; more are answered 429 at once."
+        64, ge=1, description="Searches and requests to models worked on at a time; more get 429 at once."
     )
     batch_tokens: int | None = Field(
         None, ge=1, description="Padded tokens of one forward of a net; measured for each by default."

@@ -100,3 +100,32 @@ def test_a_call_is_gone_when_it_is_late_or_nobody_waits(loop: asyncio.AbstractEv
     left.result.cancel()
     assert left.gone()
     assert not left.failed()
+
+
+def test_a_call_counts_in_full_until_the_last_of_it_has_left(loop: asyncio.AbstractEventLoop) -> None:
+    queue = BatchQueue(budget=4, most=1)
+    first, second = call(loop, 4, 4, 4), call(loop, 2)
+    queue.add(first)
+    queue.add(second)
+    counts = [(queue.tokens, queue.held("interactive"))]
+    for _ in range(4):
+        queue.take()
+        counts.append((queue.tokens, queue.held("interactive")))
+    assert counts == [(14, 14), (10, 14), (8, 12), (4, 12), (0, 0)]
+    queue.add(call(loop, 5, priority="bulk"))
+    assert (queue.held("interactive"), queue.held("bulk")) == (0, 5)
+
+
+def test_what_passes_before_there_is_room(loop: asyncio.AbstractEventLoop) -> None:
+    """Calls of 2, 6 and 6 tokens take turns: the first has left after three rounds of 2, the others after
+    all 14.
+    """
+    queue = BatchQueue(budget=100, most=10)
+    for lengths in ((2,), (2, 2, 2), (2, 2, 2)):
+        queue.add(call(loop, *lengths))
+    assert queue.passing("interactive", 1) == 6
+    assert queue.passing("interactive", 2) == 6
+    assert queue.passing("interactive", 3) == 14
+    assert queue.passing("interactive", 14) == 14
+    assert queue.passing("interactive", 20) == 20, "what is not in the lane yet comes on top"
+    assert queue.passing("bulk", 5) == 5

@@ -226,7 +226,7 @@ async def test_a_full_queue_says_when_to_come_back(tmp_path: Path):
             response: httpx.Response = await embed(["sea"])
     assert response.status_code == 429
     assert response.json()["error_type"] == "Overloaded"
-    assert "6 interactive tokens wait for the net" in response.json()["error"]
+    assert "calls of 6 interactive tokens wait for the net" in response.json()["error"]
     assert int(response.headers["retry-after"]) >= 1
 
 
