@@ -214,11 +214,10 @@ class Batcher:
     async def _enter(
         self, inputs: Sequence[Any], kind: Kind, priority: Priority, ends: float, look: Look | None
     ) -> Call:
-        # Each has at least one token, so much is known for nothing, and likely as many as those that wait;
-        # so have those being tokenised, which will not all find room either: refusing must stay cheap.
-        mean = self._queue.tokens_an_item
-        number, ahead = len(inputs), self._arriving_items[priority] * mean
-        self._admit(priority, number, number, number * mean, ahead)
+        # Refusing must stay cheap, so it does not wait for tokens: the inputs are taken to have as many as
+        # what waits, and those being tokenised too.
+        mean = max(1.0, self._queue.tokens_an_item)
+        self._admit(priority, len(inputs) * mean, len(inputs), self._arriving_items[priority] * mean)
         with self._announced(priority, len(inputs)):
             items = await self._tokenising.items(inputs, kind)
             if look is not None:
@@ -227,7 +226,7 @@ class Batcher:
 
     async def _queue_up(self, items: Sequence[Sized], priority: Priority, ends: float) -> Call:
         tokens = sum(map(len, items))
-        self._admit(priority, tokens, len(items), tokens)
+        self._admit(priority, tokens, len(items))
         result: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
         call = Call(priority, ends, dict(enumerate(items)), result)
         self._queue.add(call)
@@ -240,9 +239,10 @@ class Batcher:
         finally:
             self._drop(call)
 
-    def _admit(self, priority: Priority, tokens: int, items: int, likely: float, ahead: float = 0.0) -> None:
-        """Refuse what there is no room for in its lane after `ahead`. It has `tokens` or more; `likely` says
-        when to come back. A call alone in its lane has room, or one that is larger than all would never have.
+    def _admit(self, priority: Priority, tokens: float, items: int, ahead: float = 0.0) -> None:
+        """Refuse what there is no room for in its lane after `ahead`, and say when to come back.
+
+        A call alone in its lane has room, or one that is larger than all would never have.
         """
         if self._closed:
             raise Closed(f"the net {self.name} is shutting down")
@@ -250,7 +250,7 @@ class Batcher:
         held = queue.held(priority) + ahead
         if held and held + tokens > self._limit:
             self._observer.dropped("full", items)
-            too_many = held + min(max(tokens, likely), self._limit) - self._limit
+            too_many = held + min(tokens, self._limit) - self._limit
             passing = queue.passing(priority, too_many) - queue.tokens_of(priority)
             raise Overloaded(
                 f"calls of {queue.held(priority)} {priority} tokens wait for the net {self.name}, and "
