@@ -5,8 +5,9 @@ tokens that pass through the net for it.
 
 Interactive calls go before bulk ones. While interactive calls keep coming, bulk work gets one batch in
 `SHARE`, so it is slow then but never stuck, and no interactive call waits for two bulk batches in a row.
-Within a lane calls take turns, so a call of one item does not wait for all items of the thousand-item call
-before it. A batch is the item whose turn it is and waiting items of about its length.
+Within a lane who comes first is served first, so that nobody waits longer than what was there takes; but a
+call of more items than a batch may have goes to the end after each, and others do not wait for all of it.
+A batch is the item whose turn it is and waiting items of about its length.
 """
 
 import asyncio
@@ -118,13 +119,15 @@ class BatchQueue:
     def held(self, priority: Priority) -> int:
         """Tokens of the calls of a lane, those of their items that have left it too.
 
-        This is what bounds a lane: calls take turns, so if only what waits counted, each that is half done
-        would let in another half, and all would take twice as long.
+        This is what bounds a lane: if only what waits counted, each call that is half done would let in
+        another half, and large ones, which take turns, would take twice as long.
         """
         return self._held[priority]
 
     def passing(self, priority: Priority, tokens: float) -> float:
-        """Tokens of a lane that will have left it before calls of so many `held` ones have, taking turns."""
+        """Tokens of a lane that will have left it before calls of so many `held` ones have; if in doubt more,
+        as if all took turns.
+        """
         passed, calls = 0, sorted((call.left, call.tokens) for call in self._lanes[priority])
         for number, (left, held) in enumerate(calls):
             tokens -= held
@@ -171,11 +174,12 @@ class BatchQueue:
             self._tokens[entry.call.priority] -= len(entry.item)
         self.items -= len(batch)
         for call in {entry.call: None for entry in batch}:
-            del lane[call]
-            if call.waiting:
-                lane[call] = None
-            else:
+            if not call.waiting:
+                del lane[call]
                 self._held[call.priority] -= call.tokens
+            elif call.items > self._most:
+                del lane[call]
+                lane[call] = None
         return batch
 
     def _next_lane(self) -> Lane:

@@ -67,11 +67,19 @@ def test_bulk_work_gets_its_share_however_many_interactive_calls_come(
 
 
 def test_a_small_call_does_not_wait_for_all_of_a_large_one(loop: asyncio.AbstractEventLoop) -> None:
-    queue = BatchQueue(budget=4, most=10)
+    queue = BatchQueue(budget=4, most=8)
     calls = [call(loop, *[4] * 9), call(loop, 4)]
     for each in calls:
         queue.add(each)
     assert [taken(queue, *calls) for _ in range(3)] == [[(0, 0)], [(1, 0)], [(0, 1)]]
+
+
+def test_calls_that_a_batch_could_hold_are_served_as_they_came(loop: asyncio.AbstractEventLoop) -> None:
+    queue = BatchQueue(budget=4, most=8)
+    calls = [call(loop, 4, 4), call(loop, 4, 4)]
+    for each in calls:
+        queue.add(each)
+    assert [taken(queue, *calls) for _ in range(4)] == [[(0, 0)], [(0, 1)], [(1, 0)], [(1, 1)]]
 
 
 def test_a_removed_call_gives_its_tokens_back(loop: asyncio.AbstractEventLoop) -> None:
