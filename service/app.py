@@ -25,7 +25,8 @@ from service.engine import Engine
 from service.error_shapes import answer
 from service.gate import Flow, Gate
 from service.guards import ApiKey, BodyGuard, RequestId
-from service.metrics import Measured, Metrics, Sample, kv_cache, queue
+from service.metrics import Measured, Metrics, kv_cache
+from service.net_metrics import Sample, queue
 from service.nets import Nets
 from service.routes import (
     cohere,

@@ -1,6 +1,5 @@
 """Texts of a request to a model endpoint through an encoder: rows out, and how many tokens that took."""
 
-import asyncio
 import time
 from collections.abc import Sequence, Sized
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
@@ -14,6 +13,7 @@ from service.errors import FieldError, InvalidError, TooLongError, UnknownTokenE
 from service.inputs import Inputs
 from service.net_errors import as_stage_errors
 from service.nets import Running
+from service.together import together
 from service.types import Scores
 from service.workers import Workers
 
@@ -145,10 +145,10 @@ async def encode_both(
     running: Running, workers: Workers, query: str, documents: Sequence[str], until: float, *, whole: bool
 ) -> tuple[Encoded, Encoded]:
     """What the net makes of a question and of texts, at the same time; otherwise as `encode`."""
-    return await asyncio.gather(
-        encode(running, workers, [query], "query", until, whole=whole),
-        encode(running, workers, documents, "document", until, whole=whole),
-    )
+    async with together() as group:
+        asked = group.create_task(encode(running, workers, [query], "query", until, whole=whole))
+        found = group.create_task(encode(running, workers, documents, "document", until, whole=whole))
+    return asked.result(), found.result()
 
 
 def priority(texts: Sequence[object]) -> Priority:

@@ -6,7 +6,6 @@ from typing import Protocol, cast
 
 from models import Kind
 from models.csr import Csr, concatenate
-from models.roles import Role
 from service.embedding import (
     REFUSED,
     Encoded,
@@ -106,7 +105,9 @@ class Endpoints:
         """The name of a target's weights. ModelError where the settings have none for its role."""
         name = wanted.weights or self._weights[wanted.role]
         if name is None:
-            raise ModelError(_none(wanted.role))
+            raise ModelError(
+                f"no {wanted.role} model is configured: set WINNOW_CROSS_ENCODER to the name of its weights"
+            )
         return name
 
     async def embed(
@@ -207,7 +208,3 @@ class Endpoints:
     async def running(self, wanted: Target) -> Running:
         """The net of a target, loaded. EncoderError if it cannot be."""
         return await self.nets.get(wanted.role, self.weights(wanted), None)
-
-
-def _none(role: Role) -> str:
-    return f"no {role} model is configured: set WINNOW_{role.upper()}_ENCODER to the name of its weights"

@@ -6,24 +6,18 @@ scraped rather than kept up to date.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.roles import Role
-from service.batcher import Batcher, Dropped, Observer, Priority
+from service.net_metrics import SECONDS, NetFamilies, Sample
 from service.types import Account
 
 if TYPE_CHECKING:  # it brings torch
     from models.in_context.cache import Stats
-
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-
-Sample = tuple[str, str, dict[str, str], float]  # name, help, labels, value
 
 
 class Metrics:
@@ -56,40 +50,7 @@ class Metrics:
         self.degraded = Counter(
             "winnow_degraded_searches", "Searches answered with less than was asked.", registry=self.registry
         )
-
-        net = ("role", "net")  # one name may stand for two nets, as the default encoder's does
-        self.net_waits = Histogram(
-            "winnow_net_wait_seconds",
-            "Time a call waited for a net.",
-            (*net, "priority"),
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.net_batches = Histogram(
-            "winnow_net_batch_texts", "Texts of a forward.", net, buckets=SIZES, registry=self.registry
-        )
-        self.net_tokens = Counter("winnow_net_tokens", "Tokens encoded.", net, registry=self.registry)
-        self.net_padding = Counter(
-            "winnow_net_padding_tokens",
-            "Tokens of padding that were encoded beside them.",
-            net,
-            registry=self.registry,
-        )
-        self.net_seconds = Counter(
-            "winnow_net_seconds", "Time spent in forwards.", net, registry=self.registry
-        )
-        self.net_halvings = Counter(
-            "winnow_net_halvings",
-            "Forwards that ran out of memory and were run again in halves.",
-            net,
-            registry=self.registry,
-        )
-        self.net_dropped = Counter(
-            "winnow_net_dropped_texts",
-            "Texts that left a queue, or never entered it, without a forward.",
-            (*net, "reason"),
-            registry=self.registry,
-        )
+        self.nets = NetFamilies(self.registry)
 
     def account(self, accounts: Iterable[Account]) -> None:
         """Count the stages of a search, those inside of fusion included."""
@@ -105,15 +66,6 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
-
-
-def queue(role: Role, batcher: Batcher) -> Iterator[Sample]:
-    """What stands before a net."""
-    labels = {"role": role, "net": batcher.name}
-    yield "winnow_net_queued_tokens", "Tokens that wait for a net.", labels, batcher.queued_tokens
-    yield "winnow_net_budget_tokens", "Padded tokens of a forward at most.", labels, batcher.budget
-    speed = batcher.tokens_per_second
-    yield "winnow_net_tokens_per_second", "How fast a net works through its queue.", labels, speed
 
 
 def kv_cache(net: str, stats: "Stats") -> Iterator[Sample]:
@@ -166,39 +118,3 @@ class Measured:
             route = getattr(scope.get("route"), "path", "none")
             self.metrics.requests.labels(scope["method"], route, str(status)).inc()
             self.metrics.latency.labels(scope["method"], route).observe(time.perf_counter() - began)
-
-
-class NetMetrics(Observer):
-    """What one batcher does, as metrics."""
-
-    def __init__(self, metrics: Metrics, role: Role, net: str) -> None:
-        self._waits = {
-            priority: metrics.net_waits.labels(role, net, priority) for priority in get_args(Priority)
-        }
-        self._dropped = {
-            reason: metrics.net_dropped.labels(role, net, reason) for reason in get_args(Dropped)
-        }
-        self._batches = metrics.net_batches.labels(role, net)
-        self._tokens = metrics.net_tokens.labels(role, net)
-        self._padding = metrics.net_padding.labels(role, net)
-        self._seconds = metrics.net_seconds.labels(role, net)
-        self._halvings = metrics.net_halvings.labels(role, net)
-
-    def waited(self, priority: Priority, seconds: float) -> None:
-        """Time in the queue."""
-        self._waits[priority].observe(seconds)
-
-    def ran(self, texts: int, tokens: int, padding: int, seconds: float) -> None:
-        """One forward."""
-        self._batches.observe(texts)
-        self._tokens.inc(tokens)
-        self._padding.inc(padding)
-        self._seconds.inc(seconds)
-
-    def halved(self) -> None:
-        """One forward that ran out of memory."""
-        self._halvings.inc()
-
-    def dropped(self, reason: Dropped, texts: int) -> None:
-        """Texts that cost no forward."""
-        self._dropped[reason].inc(texts)

@@ -24,8 +24,9 @@ from service.budgets import UNMEASURED, measured
 from service.errors import EncoderError, no_cross_encoder
 from service.idf import IdfTables
 from service.late_net import LateEncoder, LateNet
-from service.metrics import Metrics, NetMetrics
+from service.metrics import Metrics
 from service.net_errors import as_stage_errors
+from service.net_metrics import NetMetrics
 from service.settings import Settings
 from service.types import Pieces, QuestionTokens, Terms
 from service.workers import Workers, cores
@@ -264,7 +265,7 @@ class Nets:
             name=name,
             forwards=forwards,
             prepare=partial(use, max(1, number // forwards)),
-            observer=None if self._metrics is None else NetMetrics(self._metrics, role, name),
+            observer=None if self._metrics is None else NetMetrics(self._metrics.nets, role, name),
         )
 
     def _failed(self, role: Role, name: str, task: asyncio.Task[Running], error: Exception) -> None:

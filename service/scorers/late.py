@@ -4,7 +4,6 @@ As in stage `late`, only that nothing is rounded to 8 bits. A text's token vecto
 made and not kept: those of a thousand texts would take hundreds of megabytes.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import cast
 
@@ -15,6 +14,7 @@ from service.late_net import MaxSimItem
 from service.net_errors import as_stage_errors
 from service.nets import Running
 from service.scorers.base import Scored
+from service.together import together
 from service.types import QuestionTokens
 from service.workers import Workers
 
@@ -28,10 +28,12 @@ class LateScorer:
 
     async def score(self, query: str, documents: Sequence[str], until: float, *, whole: bool) -> Scored:
         """Means of cosines, from -1 to 1."""
-        asked, tokens = await asyncio.gather(
-            encode(self._running, self._workers, [query], "query", until, whole=whole),
-            self._workers.run(self._tokens, documents, whole),
-        )
+        async with together() as group:
+            asking = group.create_task(
+                encode(self._running, self._workers, [query], "query", until, whole=whole)
+            )
+            reading = group.create_task(self._workers.run(self._tokens, documents, whole))
+        asked, tokens = asking.result(), reading.result()
         question: QuestionTokens = asked.rows[0]
         with as_stage_errors(self._running.batcher.name):
             items = [MaxSimItem(each, question.vectors) for each in tokens]

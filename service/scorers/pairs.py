@@ -10,6 +10,7 @@ from models.roles import Loaded
 from service.embedding import Reader, cut
 from service.errors import TooLongError
 from service.scorers.base import Scored, Scorer
+from service.together import together
 
 Pair = tuple[str, str]
 
@@ -46,11 +47,8 @@ async def score_pairs(scorer: Scorer, pairs: Sequence[Pair], until: float, *, wh
             except TooLongError as error:
                 raise _placed(error, places[question]) if len(places) > 1 else error from None
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(ask(question)) for question in places]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    async with together() as group:
+        tasks = [group.create_task(ask(question)) for question in places]
     found = [task.result() for task in tasks]
     scores = np.empty(len(pairs), np.float32)
     for group_places, part in zip(places.values(), found, strict=True):

@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 
 from service.batcher import Batcher
-from service.metrics import Metrics, NetMetrics, queue
+from service.metrics import Metrics
+from service.net_metrics import NetMetrics, queue
 from service.workers import Workers
 from tests.nets import CountingNet
 
 
 async def test_what_a_batcher_does_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics, net, workers = Metrics(), CountingNet(), Workers(1)
-    observer = NetMetrics(metrics, "dense", "counting")
+    observer = NetMetrics(metrics.nets, "dense", "counting")
     batcher = Batcher(net, workers, budget=20, most=64, limit=20, name="counting", observer=observer)
     metrics.read(lambda: queue("dense", batcher))
     await batcher.start()
@@ -43,8 +44,8 @@ async def test_what_a_batcher_does_can_be_read(monkeypatch: pytest.MonkeyPatch) 
 
 def test_two_nets_of_one_name_are_told_apart() -> None:
     metrics = Metrics()
-    NetMetrics(metrics, "dense", "n").dropped("full", 2)
-    NetMetrics(metrics, "late", "n").dropped("full", 3)
+    NetMetrics(metrics.nets, "dense", "n").dropped("full", 2)
+    NetMetrics(metrics.nets, "late", "n").dropped("full", 3)
     text = metrics.exposition().decode()
     assert 'winnow_net_dropped_texts_total{net="n",reason="full",role="dense"} 2.0' in text
     assert 'winnow_net_dropped_texts_total{net="n",reason="full",role="late"} 3.0' in text

@@ -358,6 +358,8 @@ async def test_a_full_queue_is_said_with_when_to_return(served: Served, tmp_path
             await here.score(TEXTS[1:])
         assert full.value.retry_after is not None
         assert full.value.retry_after > 0
+        await asyncio.sleep(0.05)
+        assert here.running.batcher.queued_tokens == 200, "nothing waits of a question that was refused"
         waiting.cancel()
         door.open.set()
         await inside
