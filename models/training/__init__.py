@@ -1,1 +1,1 @@
-"""How the weights that Winnow ships were made, and how to make your own: recipes over files of mined groups."""
+"""How the weights that Winnow ships were made, and how to make your own: recipes over mined groups."""

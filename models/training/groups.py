@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,9 @@ class Group:
     def __post_init__(self) -> None:
         lengths = {len(self.documents), len(self.relevant), *map(len, self.scores.values())}
         if len(lengths) > 1 or not self.documents:
-            raise ValueError(f"documents, relevant and scores have {sorted(lengths)} entries, not as many each")
+            raise ValueError(
+                f"documents, relevant and scores have {sorted(lengths)} entries, not as many each"
+            )
 
     def take(self, rows: Sequence[int]) -> "Group":
         """The same question with some of the documents, in this order."""
@@ -65,8 +66,9 @@ def write_groups(path: Path, groups: Iterable[Group]) -> int:
     number = 0
     opened: Any = gzip.open if path.suffix == ".gz" else open
     with opened(partial, "wt", encoding="utf-8") as file:
-        for number, group in enumerate(groups, 1):
+        for group in groups:
             file.write(json.dumps(_plain(group), ensure_ascii=False) + "\n")
+            number += 1
     partial.replace(path)
     return number
 
@@ -112,10 +114,3 @@ def _plain(group: Group) -> dict[str, Any]:
         "scores": dict(group.scores),
         "source": group.source,
     }
-
-
-def batches(groups: Sequence[Group], size: int) -> Iterator[list[Group]]:
-    """The groups, so many at a time."""
-    remaining = iter(groups)
-    while batch := list(islice(remaining, size)):
-        yield batch
