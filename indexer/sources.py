@@ -6,7 +6,7 @@ found only when its turn comes. The error names its file and line, and what was 
 
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,22 @@ def read_queries(folder: Path) -> dict[str, str]:
     return queries
 
 
-def read_qrels(folder: Path) -> dict[str, dict[str, int]]:
-    """Query id -> document id -> grade, from `qrels.tsv` or BEIR's `qrels/test.tsv`."""
-    path = next((p for p in (folder / "qrels.tsv", folder / "qrels" / "test.tsv") if p.is_file()), None)
+def has_queries(folder: Path) -> bool:
+    """Whether a folder has queries."""
+    return _named(folder, "queries") is not None
+
+
+def has_qrels(folder: Path, splits: Sequence[str] = ("test",)) -> bool:
+    """Whether a folder has judgments that `read_qrels` reads."""
+    return _qrels_path(folder, splits) is not None
+
+
+def read_qrels(folder: Path, splits: Sequence[str] = ("test",)) -> dict[str, dict[str, int]]:
+    """Query id -> document id -> grade, from `qrels.tsv` or the first of BEIR's `qrels/SPLIT.tsv`."""
+    path = _qrels_path(folder, splits)
     if path is None:
-        raise SourceError(f"{folder} has no judgments: expected qrels.tsv or qrels/test.tsv")
+        ways = " or ".join(["qrels.tsv", *(f"qrels/{split}.tsv" for split in splits)])
+        raise SourceError(f"{folder} has no judgments: expected {ways}")
     qrels: dict[str, dict[str, int]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         fields = line.split("\t")
@@ -75,6 +86,11 @@ def read_qrels(folder: Path) -> dict[str, dict[str, int]]:
                 f"{path}:{number}: expected query, document and a whole-number grade"
             ) from error
     return qrels
+
+
+def _qrels_path(folder: Path, splits: Sequence[str]) -> Path | None:
+    ways = (folder / "qrels.tsv", *(folder / "qrels" / f"{split}.tsv" for split in splits))
+    return next((path for path in ways if path.is_file()), None)
 
 
 def _lines_file(source: Path) -> Path | None:

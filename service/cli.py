@@ -14,6 +14,7 @@ from service.commands.inspect import inspect
 from service.commands.quickstart import quickstart
 from service.commands.search import search
 from service.commands.serve import serve
+from service.commands.train import app as train
 from service.commands.worker import worker
 
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 for command in (serve, worker, index, search, evaluate, heads, inspect, quickstart):
     app.command()(command)
+app.add_typer(train)
 
 if __name__ == "__main__":
     app()

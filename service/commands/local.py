@@ -55,7 +55,7 @@ def ensure_collection(name: str, schema: dict[str, Any], settings: Settings) -> 
     root, defaults = settings.data_dir, settings.default_encoders()
     try:
         wanted = CollectionSchema.model_validate({**defaults, **schema})
-        with _explained():
+        with explained():
             fingerprints = IdfTables(settings.idf_tables).fingerprints(wanted)
         return create_collection(root, name, wanted, fingerprints)
     except CollectionExists:
@@ -115,7 +115,7 @@ async def engine_here(settings: Settings, load: Load) -> AsyncIterator[tuple[Eng
 
 async def prepare(engine: Engine, nets: Nets, snapshot: Snapshot, request: SearchRequest) -> None:
     """Compile and load what a request needs: that takes longer than the request may take."""
-    with _explained():
+    with explained():
         stages = engine.plan(snapshot.schema, request)
     await asyncio.to_thread(warm)
     names: list[tuple[Role, str]] = [*snapshot.schema.encoders(needs(stages)).items()]
@@ -130,7 +130,7 @@ async def prepare(engine: Engine, nets: Nets, snapshot: Snapshot, request: Searc
 
 async def ask(engine: Engine, snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
     """Search; what is wrong with the request becomes a CommandError."""
-    with _explained():
+    with explained():
         return await engine.search(snapshot, request)
 
 
@@ -172,7 +172,7 @@ def search_locally(data_dir: Path, name: str, request: dict[str, Any]) -> dict[s
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """What is wrong with a request becomes a CommandError."""
     try:
         yield

@@ -1,8 +1,9 @@
 """An index that lives as long as an evaluation, and the pipelines that are run over it."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from service.commands.local import (
     ask,
     engine_here,
     ensure_collection,
+    explained,
     index_documents,
     loader_here,
     open_snapshot,
@@ -30,6 +32,7 @@ from service.schema import SearchRequest, SearchResponse, Shown
 from service.settings import Limits
 from service.snapshot import Snapshot
 from service.stages import AnyStage, Fuse, Pipeline
+from service.types import Search
 
 COLLECTION = "evaluation"
 FILES: dict[Component, tuple[str, ...]] = {
@@ -41,6 +44,8 @@ FILES: dict[Component, tuple[str, ...]] = {
 }
 """How the names of a segment's files begin that a component reads."""
 NO_DEADLINE_MS = 24 * 3600 * 1000
+IN_FLIGHT = 32
+"""Questions worked on at a time where nobody measures how long each takes: nets read them in batches."""
 
 T = TypeVar("T")
 
@@ -107,6 +112,37 @@ class TrialRun:
     ) -> dict[str, dict[str, SearchResponse]]:
         """Return pipeline name -> query id -> response, with so many hits that show these fields."""
         return asyncio.run(self._each(queries, top_k, fields, lambda response: response))
+
+    def worked(self, queries: Mapping[str, str], work: Callable[[str, Search], Awaitable[T]]) -> dict[str, T]:
+        """Return query id -> what `work` makes of the id and a search that has not begun; many at a time."""
+        return asyncio.run(self._together(queries, work))
+
+    def snapshot(self) -> Snapshot:
+        """What was indexed."""
+        return open_snapshot(self.root, COLLECTION)
+
+    async def _together(
+        self, queries: Mapping[str, str], work: Callable[[str, Search], Awaitable[T]]
+    ) -> dict[str, T]:
+        snapshot, made, waiting = self.snapshot(), dict[str, T](), iter(queries.items())
+        alive = tuple(part.alive for part in snapshot.parts)
+        bar = self.progress.add_task("searching", total=len(queries))
+        warm()
+
+        async def take(engine: Engine) -> None:
+            for query, text in waiting:
+                deadline = time.monotonic() + NO_DEADLINE_MS / 1000
+                search = Search(text, snapshot, alive, deadline, engine.nets, engine.workers)
+                try:
+                    with explained():
+                        made[query] = await work(query, search)
+                finally:
+                    await search.forget()
+                self.progress.advance(bar)
+
+        async with engine_here(self.settings, self._load) as (engine, _):
+            await asyncio.gather(*(take(engine) for _ in range(IN_FLIGHT)))
+        return {query: made[query] for query in queries}
 
     async def _each(
         self,
