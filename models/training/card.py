@@ -1,4 +1,4 @@
-"""The model card of a training, written from the run itself: what went in, by which licence, what came out."""
+"""The model card of a training, written from the run itself: what went in, by which licence, what came."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def write_card(
         "",
         "## Run",
         "",
-        f"{run.steps} steps in {run.seconds / 60:.0f} minutes; the weights are those of step {run.best_step}, "
+        f"{run.steps} steps, {run.seconds / 60:.0f} min; the weights are those of step {run.best_step}, "
         f"the best by {run.measure} on held-out questions ({run.best:.4f}).",
         "",
         "| step | " + " | ".join(_measures(run)) + " |",

@@ -61,8 +61,24 @@ class Run:
     history: tuple[dict[str, float], ...]
 
 
+class Student(nn.Module):
+    """What `fit` trains: gives the loss of groups, and may ask which step it is.
+
+    What a step draws by chance comes of its own generator, so that a run that goes on draws the same.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.step = 0
+
+    def generator(self) -> torch.Generator:
+        """The chance of this step."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+
+
 def fit(
-    model: nn.Module,
+    model: Student,
     training: Sequence[Group],
     measures: Callable[[], dict[str, float]],
     measure: str,
@@ -86,7 +102,7 @@ def fit(
         data_collator=lambda groups: {"groups": list(groups)},
         callbacks=[EarlyStoppingCallback(options.patience)],
     )
-    trainer.net, trainer.measures = cast(nn.Module, trainer.model), measures
+    trainer.student, trainer.net, trainer.measures = model, cast(nn.Module, trainer.model), measures
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=_last(folder))
     state = trainer.state
@@ -109,6 +125,7 @@ class _Loss(nn.Module):
         self.model = model
 
     def forward(self, groups: list[Group]) -> dict[str, Tensor]:
+        """See `Student`."""
         return {"loss": self.model(groups)}
 
 
@@ -116,7 +133,13 @@ class _Trainer(Trainer):
     """Keeps of a module only what was trained, and asks the recipe what it is worth."""
 
     net: nn.Module
+    student: Student
     measures: Callable[[], dict[str, float]]
+
+    def training_step(self, *given: Any, **named: Any) -> Tensor:
+        """One step, whose number the student is told."""
+        self.student.step = self.state.global_step
+        return super().training_step(*given, **named)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         self.net.eval()

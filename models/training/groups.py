@@ -16,6 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -114,3 +116,12 @@ def _plain(group: Group) -> dict[str, Any]:
         "scores": dict(group.scores),
         "source": group.source,
     }
+
+
+def sample(group: Group, documents: int, generator: torch.Generator) -> Group:
+    """A relevant document if there is any, and others by chance, `documents` in all if there are so many."""
+    positives = [row for row, relevant in enumerate(group.relevant) if relevant]
+    others = [row for row, relevant in enumerate(group.relevant) if not relevant]
+    kept = [positives[int(torch.randint(len(positives), (), generator=generator))]] if positives else []
+    drawn = torch.randperm(len(others), generator=generator)[: documents - len(kept)].tolist()
+    return group.take(kept + [others[row] for row in drawn])

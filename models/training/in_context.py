@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from models.in_context.attention import Alone, Reached, grouped
@@ -34,8 +34,8 @@ from models.in_context.opened import load_model, opened
 from models.in_context.read_out import BlockRank
 from models.in_context.recipe import FILE, Recipe, recipe_to_json
 from models.in_context.states import States
-from models.training.fit import Options, Run, fit
-from models.training.groups import Group
+from models.training.fit import Options, Run, Student, fit
+from models.training.groups import Group, sample
 from models.training.measures import ndcg
 
 log = logging.getLogger(__name__)
@@ -65,11 +65,11 @@ class InContextOptions(Options):
     signal: Literal["words", "answer"] = "words"
 
 
-class AttentionReader(nn.Module):
+class AttentionReader(Student):
     """A decoder with LoRA, whose attention to documents can be trained."""
 
     def __init__(self, model: Any, tokenizer: Any, recipe: Recipe, options: InContextOptions) -> None:
-        super().__init__()
+        super().__init__(options.seed)
         self.options, self.recipe = options, recipe
         self.config = lora(options)
         for weight in model.parameters():
@@ -78,14 +78,14 @@ class AttentionReader(nn.Module):
         self.layout = Layout(tokenizer, recipe)
         self.heads = int(model.config.num_attention_heads)
         self._decoder = Decoder(self.net, options.layer, str(model.device))
-        self._generator = torch.Generator().manual_seed(options.seed)
 
     def forward(self, groups: list[Group]) -> Tensor:
         """The loss of a step, a scalar: each question's positive against the documents of all."""
-        if float(torch.rand((), generator=self._generator)) < self.options.aware:
-            losses = [self._alone(self._sampled(group)) for group in groups]
-            return torch.stack(losses).mean()
-        sampled = [self._sampled(group) for group in groups]
+        chance = self.generator()
+        alone = float(torch.rand((), generator=chance)) < self.options.aware
+        sampled = [sample(group, self.options.documents, chance) for group in groups]
+        if alone:
+            return torch.stack([self._alone(group) for group in sampled]).mean()
         return self._together(sampled)
 
     def shares(self, query: str, documents: Sequence[tuple[str, str]]) -> dict[Mode, Tensor]:
@@ -152,14 +152,6 @@ class AttentionReader(nn.Module):
         over = Over(lengths, before, read, self.options.layer)
         self._decoder.flat(ids, positions, over)
         return over.queries
-
-    def _sampled(self, group: Group) -> Group:
-        """The first relevant document of a group, and others of it by chance, in the group's order."""
-        others = [row for row, relevant in enumerate(group.relevant) if not relevant]
-        drawn = torch.randperm(len(others), generator=self._generator)[: self.options.documents - 1]
-        positives = [row for row, relevant in enumerate(group.relevant) if relevant]
-        chosen = positives[int(torch.randint(len(positives), (), generator=self._generator))]
-        return group.take(sorted([chosen, *(others[row] for row in drawn.tolist())]))
 
 
 class Over:
