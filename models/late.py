@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from models import Kind
-from models.late_folder import Opened, open_folder
+from models.based import Based
+from models.late_folder import Opened, find, open_folder
 from models.late_layout import UNSEEN, Pieces
-from models.load import DEFAULT_DENSE, Weights, resolve
+from models.load import DEFAULT_DENSE, Weights
 from models.packing import pack
-from models.precision import DType, prepared
+from models.precision import DType
 from models.tokens import copied, padded, spans
 from models.traced import traced
 
@@ -53,10 +54,12 @@ class LateEncoder:
     `dim` is the length of its vectors; `max_tokens` cuts passages (questions may be cut shorter).
     `fingerprint` covers weights, tokeniser, head, markers, prompts, the filling of questions and which
     tokens get no vector; `dtype` is a choice of the machine and not part of it, since vectors of either can
-    be compared. `pools` says that it is a dense encoder, whose vectors of texts come of the same forward.
+    be compared. `pools` says that the forward also gives vectors of texts: those of the dense encoder whose
+    fingerprint is `pooled`.
     """
 
-    def __init__(self, weights: Weights, opened: Opened) -> None:
+    def __init__(self, found: Based, opened: Opened) -> None:
+        weights = found.weights
         self._body, self._head, self._layouts = opened.body, opened.head, opened.layouts
         self._pool = opened.pool
         backend, self._pad = opened.tokenizer.backend_tokenizer, opened.tokenizer.pad_token_id or 0
@@ -66,6 +69,7 @@ class LateEncoder:
         self._states = traced(weights.name, opened.body, _states, ids)
         self.name = weights.name
         self.fingerprint = _fingerprint(weights, opened)
+        self.pooled = None if opened.pool is None else found.base.fingerprint
         self.dim = opened.dim
         self.max_tokens = opened.layouts["document"].most
         self.dtype = str(opened.body.dtype).removeprefix("torch.")
@@ -84,9 +88,9 @@ class LateEncoder:
         `dtype` "auto" is bfloat16 where the device computes in it natively, else float32. With a `cache`
         directory weights in bfloat16 are converted once and then mapped, instead of at every start.
         """
-        weights = resolve(name)
-        path, kind = prepared(weights, device, dtype, cache)
-        return cls(weights, open_folder(weights, path, device, kind))
+        found = find(name)
+        path, kind = found.prepared(device, dtype, cache)
+        return cls(found, open_folder(found, path, device, kind))
 
     def tokenize(self, texts: Sequence[str], kind: Kind = "document") -> list[list[int]]:
         """Tokens per text as the net reads them, cut to its length; never empty.

@@ -1,14 +1,14 @@
 """From a folder of weights to a net of token vectors with its tokeniser: which kind it is, nothing guessed.
 
-Read in this order: a `late.json` (see `models.late_recipe`), a `MultiVectorEncoder` of sentence-transformers
-(ColBERT in its own, PyLate's and Stanford's layout), a dense encoder of sentence-transformers, a plain
-encoder. The last two have no head: their token states are the vectors, which MaxSim ranks well by although
-nothing trained them for it. Anything else is refused by name.
+Read in this order: a `late.json` (see `models.late_recipe`), which may name a net that is elsewhere, a
+`MultiVectorEncoder` of sentence-transformers (ColBERT in its own, PyLate's and Stanford's layout), a dense
+encoder of sentence-transformers, a plain encoder. The last two have no head: their token states are the
+vectors, which MaxSim ranks well by although nothing trained them for it. Anything else is refused by name.
 """
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from models import Kind
+from models.adapter import merged, read_adapter
+from models.based import Based, based
 from models.dense import PROMPTS
 from models.late_heads import load_head, unit
 from models.late_layout import Fill, Layout, entries, punctuation
 from models.late_recipe import FILE, Recipe, read_recipe
-from models.load import Weights
+from models.load import folder, weights_in
 from models.precision import pretrained
 
 Head = Callable[[Tensor], Tensor]
@@ -45,8 +47,8 @@ Pool = Callable[[Tensor, Tensor], Tensor]
 class Opened:
     """A loaded folder: the transformer `body`, its `head`, and how texts are laid out.
 
-    `pool` makes of the same states the vectors of texts that `models.dense` makes; None where the folder is
-    not that of a dense encoder, read as it is.
+    `pool` makes of the same states the vectors of texts that `models.dense` makes by the same net; None where
+    that is no dense encoder, was changed, or is given other tokens.
     """
 
     body: Any
@@ -67,6 +69,11 @@ class States:
     prompts: dict[Kind, str]
     pool: Pool | None = None
 
+    @property
+    def layouts(self) -> dict[Kind, Layout]:
+        """How texts are read where nothing is said of it, and all tokens get vectors."""
+        return {kind: Layout(self.most, prompt=self.prompts.get(kind, "")) for kind in PROMPTS}
+
 
 class Stack:
     """The projection of a `MultiVectorEncoder`: one `Dense` module after another."""
@@ -82,38 +89,64 @@ class Stack:
         return unit(features["token_embeddings"])
 
 
-def open_folder(weights: Weights, path: Path, device: str, dtype: torch.dtype) -> Opened:
-    """Load the encoder in `path`, a copy of `weights` in another number format or the same folder.
+def find(name: str) -> Based:
+    """The folder called `name`, and what its `late.json` names. Raises WeightsMissing or ValueError."""
+    place = folder(name)
+    if not (place / FILE).is_file():
+        weights = weights_in(place, name)
+        return Based(weights, weights)
+    recipe = read_recipe(place)
+    return based(name, place, FILE, recipe.model, recipe.adapter)
+
+
+def open_folder(found: Based, path: Path, device: str, dtype: torch.dtype) -> Opened:
+    """Load what was found, whose net is in `path`: its own folder, or a copy in another number format.
 
     Raises ValueError with the name of the weights if it is none we know.
     """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if (path / FILE).is_file():
-        return _with_recipe(weights, path, device, dtype)
+    name = found.weights.name
+    if (found.weights.path / FILE).is_file():
+        return _with_recipe(found, path, device, dtype)
     if _is_multi_vector(path):
-        return _multi_vector(weights.name, path, device, dtype)
-    states = _states(weights.name, path, device, dtype)
+        return _multi_vector(name, path, device, dtype)
+    states = _states(name, path, device, dtype)
     skip = {"document": punctuation(states.tokenizer.get_vocab())}
     layouts = {
-        kind: Layout(states.most, prompt=states.prompts.get(kind, ""), skip=skip.get(kind, frozenset()))
-        for kind in PROMPTS
+        kind: replace(plain, skip=skip.get(kind, frozenset())) for kind, plain in states.layouts.items()
     }
     hidden = states.body.config.hidden_size
     return Opened(states.body, unit, hidden, states.tokenizer, layouts, states.pool)
 
 
-def _with_recipe(weights: Weights, path: Path, device: str, dtype: torch.dtype) -> Opened:
-    recipe, states = read_recipe(path), _states(weights.name, path, device, dtype)
+def _with_recipe(found: Based, path: Path, device: str, dtype: torch.dtype) -> Opened:
+    name, place = found.weights.name, found.weights.path
+    recipe, states = read_recipe(place), _adapted(found, path, device, dtype)
     tokenizer, hidden = states.tokenizer, states.body.config.hidden_size
-    _register(weights.name, tokenizer, recipe.markers.values())
-    layouts = {kind: _recipe_layout(weights.name, recipe, kind, states) for kind in PROMPTS}
+    _register(name, tokenizer, recipe.markers.values())
+    layouts = {kind: _recipe_layout(name, recipe, kind, states) for kind in PROMPTS}
+    pool = states.pool if _reads_alike(layouts, states.layouts) else None
     if recipe.head is None:
-        return Opened(states.body, unit, hidden, tokenizer, layouts)
+        return Opened(states.body, unit, hidden, tokenizer, layouts, pool)
     # From the weights as they came: a converted copy has rounded them already, before they are folded.
-    head = load_head(weights.path).folded()
+    head = load_head(place).folded()
     if head.hidden != hidden:
-        raise ValueError(f"{weights.name} has states of {hidden} numbers, and its head is for {head.hidden}")
-    return Opened(states.body, head.to(device, dtype), recipe.head.dim, tokenizer, layouts)
+        raise ValueError(f"{name} has states of {hidden} numbers, and its head is for {head.hidden}")
+    return Opened(states.body, head.to(device, dtype), recipe.head.dim, tokenizer, layouts, pool)
+
+
+def _adapted(found: Based, path: Path, device: str, dtype: torch.dtype) -> States:
+    """The transformer, with its adapter merged; its states are then those of no dense encoder."""
+    if found.adapter is None:
+        return _states(found.base.name, path, device, dtype)
+    states = _states(found.base.name, path, "cpu", torch.float32)
+    body = merged(states.body, read_adapter(found.adapter.name, found.adapter.path), device, dtype)
+    return replace(states, body=body, pool=None)
+
+
+def _reads_alike(layouts: dict[Kind, Layout], plain: dict[Kind, Layout]) -> bool:
+    """Whether the net is given the same tokens by both, whichever of them get vectors."""
+    return {kind: replace(layout, skip=frozenset()) for kind, layout in layouts.items()} == plain
 
 
 def _recipe_layout(name: str, recipe: Recipe, kind: Kind, states: States) -> Layout:

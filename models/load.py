@@ -65,7 +65,21 @@ def resolve(name: str, *, gguf: bool = False) -> Weights:
 def weights_in(path: Path, name: str, *, gguf: bool = False) -> Weights:
     """The weights in a folder, which are called `name`. Raises WeightsMissing as `resolve` does."""
     _refuse_pickles(path, gguf)
-    return Weights(name, path, _fingerprint(path))
+    return Weights(name, path, fingerprint(path))
+
+
+def fingerprint(path: Path) -> str:
+    """Sha256 over names, sizes and bytes of weights, configuration and tokeniser files, in order of name.
+
+    An `in_context.json` beside them says what is done with them, and its reader accounts for that.
+    """
+    total = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.suffix in (*READ, GGUF) and file.name != IN_CONTEXT and file.is_file():
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            total.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size} {digest}\n".encode())
+    return total.hexdigest()[:16]
 
 
 def folder(name: str) -> Path:
@@ -222,17 +236,3 @@ def _check_gguf(path: Path, files: list[Path], wanted: bool) -> None:
             f"{path} holds {len(files)} GGUF files, and which is meant cannot be told: {names}. Put one into "
             "a folder of its own."
         )
-
-
-def _fingerprint(path: Path) -> str:
-    """Sha256 over names, sizes and bytes of weights, configuration and tokeniser files, in order of name.
-
-    An `in_context.json` beside them says what is done with them, and its reader accounts for that.
-    """
-    total = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.suffix in (*READ, GGUF) and file.name != IN_CONTEXT and file.is_file():
-            with file.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            total.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size} {digest}\n".encode())
-    return total.hexdigest()[:16]

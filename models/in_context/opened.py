@@ -4,9 +4,7 @@ A name is that of a folder with an `in_context.json` (see `models.in_context.rec
 which are then used by the default recipe. Weights are safetensors, or one GGUF file that is converted once.
 """
 
-import json
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,11 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from models.in_context.adapter import CONFIG as ADAPTER
-from models.in_context.adapter import read_adapter
+from models.adapter import merged, read_adapter
+from models.based import joint, named, refuse_adapter
 from models.in_context.gguf import as_safetensors, gguf_file, quiet
 from models.in_context.recipe import FILE, Recipe, read_recipe, recipe_of
-from models.load import SAFE, Weights, folder, is_path, resolve, weights_in
+from models.load import SAFE, Weights, folder, weights_in
 from models.precision import DType, prepared, pretrained
 
 
@@ -52,13 +50,13 @@ def opened(name: str, cache: Path | None) -> Opened:
     place = folder(name)
     if (place / FILE).is_file():
         recipe = read_recipe(place)
-        base = _named(recipe.model, place)
-        adapter = _named(recipe.adapter, place) if recipe.adapter else None
+        base = named(recipe.model, place, gguf=True)
+        adapter = named(recipe.adapter, place) if recipe.adapter else None
     else:
         recipe, base, adapter = recipe_of(name), weights_in(place, name, gguf=True), None
-    if (base.path / ADAPTER).is_file() and not (base.path / "config.json").is_file():
-        raise ValueError(f"{base.name} is an adapter: name it beside its weights, in a folder with a {FILE}")
-    return Opened(name, recipe, base, adapter, _safetensors(base, cache), _fingerprint(base, adapter), cache)
+    refuse_adapter(base, FILE)
+    total = joint(base.fingerprint, *([] if adapter is None else [adapter.fingerprint]))
+    return Opened(name, recipe, base, adapter, _safetensors(base, cache), total, cache)
 
 
 def load_model(found: Opened, device: str, dtype: DType = "auto") -> tuple[Any, Any]:
@@ -74,15 +72,8 @@ def load_model(found: Opened, device: str, dtype: DType = "auto") -> tuple[Any, 
     with quiet():
         if found.adapter is None:
             return pretrained(AutoModel, path, device, kind), tokenizer
-        # From the weights as they are stored: rounded before and after, a small change could be lost.
         net = pretrained(AutoModel, path, "cpu", torch.float32)
-    read_adapter(found.adapter.name, found.adapter.path).merge(net)
-    return _rounded(net, kind).to(device), tokenizer
-
-
-def _named(name: str, place: Path) -> Weights:
-    """Weights that a recipe names; paths are relative to its folder."""
-    return resolve(str(place / Path(name).expanduser()) if is_path(name) else name, gguf=True)
+    return merged(net, read_adapter(found.adapter.name, found.adapter.path), device, kind), tokenizer
 
 
 def _safetensors(base: Weights, cache: Path | None) -> Path:
@@ -92,12 +83,6 @@ def _safetensors(base: Weights, cache: Path | None) -> Path:
     if cache is None:
         raise ValueError(f"{base.name} is a GGUF file, which is converted into a cache, and none is given")
     return as_safetensors(base, cache)
-
-
-def _fingerprint(base: Weights, adapter: Weights | None) -> str:
-    if adapter is None:
-        return base.fingerprint
-    return sha256(json.dumps([base.fingerprint, adapter.fingerprint]).encode()).hexdigest()[:16]
 
 
 def _check_decoder(found: Opened) -> None:
@@ -133,10 +118,3 @@ def _is_rounded(path: Path) -> bool:
             if any(len(each.get_shape()) > 1 and each.get_dtype() != "BF16" for each in slices):
                 return False
     return True
-
-
-def _rounded(net: Any, kind: torch.dtype) -> Any:
-    """The same net with its weights rounded; tables of the rotary embedding stay exact."""
-    for weight in net.parameters():
-        weight.data = weight.data.to(kind)
-    return net

@@ -1,21 +1,25 @@
 """Every kind of token encoder from its folder, against sentence-transformers or the plain transformer."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling, MultiVectorMask
 from transformers import AutoModel
 
+from models.dense import DenseEncoder
 from models.late import LateEncoder
-from models.late_heads import Head, save_head
+from models.late_heads import Head, load_head, save_head
 from models.late_layout import UNSEEN
 from models.late_recipe import HeadSpec
+from tests.models.adapters import trained
 from tests.models.late_folders import (
     DIM,
     DOCUMENT,
@@ -193,6 +197,68 @@ def test_a_converted_copy_gives_the_same_bits(tmp_path: Path) -> None:
         assert cached.fingerprint == once.fingerprint
         for one, other in zip(once.encode(TEXTS), cached.encode(TEXTS), strict=True):
             assert np.array_equal(one, other)
+
+
+def with_base(tmp_path: Path, adapted: bool, **recipe: Any) -> tuple[Path, torch.nn.Module]:
+    """A folder with a head for a dense encoder elsewhere, and that encoder's transformer as it should be."""
+    net, own = tiny_encoder(tmp_path / "net", max_tokens=64), tmp_path / "own"
+    own.mkdir()
+    body = AutoModel.from_pretrained(net, dtype=torch.float32)
+    body = trained(own / "lora", body) if adapted else body.eval()
+    say(own, model="../net", **({"adapter": "lora"} if adapted else {}), **recipe)
+    save_head(own, Head(HeadSpec(kind="deep", dim=DIM, inner=48, activation="relu", residual=True), HIDDEN))
+    return own, body
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_folder_may_hold_only_what_was_trained(adapted: bool, tmp_path: Path) -> None:
+    own, body = with_base(tmp_path, adapted)
+    head, encoder = load_head(own), load(own)
+    with torch.inference_mode():
+        states = body(torch.tensor([[CLS, SEA, DOT, SEP]])).last_hidden_state[0]
+    expected = head(states)[[0, 1, 3]].numpy()
+    np.testing.assert_allclose(encoder.encode(["sea."])[0], expected, atol=1e-5)
+    assert (encoder.name, encoder.dim, encoder.max_tokens) == (str(own), DIM, 64)
+    bare = load(tmp_path / "net").encode(["sea."])[0]
+    assert np.allclose(head(torch.from_numpy(bare)).numpy(), encoder.encode(["sea."])[0]) is not adapted
+
+
+def test_an_adapter_is_merged_before_anything_is_rounded(tmp_path: Path) -> None:
+    own, body = with_base(tmp_path, adapted=True)
+    say(own, model="../net", adapter="lora")
+    encoder = LateEncoder.load(str(own), dtype="bfloat16", cache=tmp_path / "cache")
+    say(own, model="../merged")
+    shutil.copytree(tmp_path / "net", tmp_path / "merged")
+    save_file(body.state_dict(), tmp_path / "merged" / "model.safetensors", {"format": "pt"})
+    merged = LateEncoder.load(str(own), dtype="bfloat16", cache=tmp_path / "cache")
+    for one, other in zip(encoder.encode(TEXTS), merged.encode(TEXTS), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_one_forward_gives_vectors_of_texts_only_where_they_are_the_dense_encoders(tmp_path: Path) -> None:
+    own, _ = with_base(tmp_path, adapted=False)
+    encoder, dense = load(own), DenseEncoder.load(str(tmp_path / "net"), dtype="float32")
+    assert encoder.pooled == dense.fingerprint
+    made = encoder.vectors(encoder.tokenize(TEXTS, "query"), sentences=True)
+    np.testing.assert_allclose([each.sentence for each in made], dense.encode(TEXTS, "query"), atol=1e-5)
+    for recipe in (
+        {"adapter": "lora"},
+        {"query_length": 8},
+        {"prompts": {"document": "the "}},
+        {"markers": {"query": "the"}},
+        {"max_tokens": 32},
+    ):
+        trained(own / "lora", AutoModel.from_pretrained(tmp_path / "net"))
+        changed = load(say(own, model="../net", **recipe))
+        assert (changed.pools, changed.pooled) == (False, None)
+    assert load(say(own, model="../net", skip=[], max_tokens=64)).pools
+
+
+def test_an_adapter_for_another_net_is_refused(tmp_path: Path) -> None:
+    own, _ = with_base(tmp_path, adapted=True)
+    tiny_encoder(tmp_path / "net", dim=16)
+    with pytest.raises(ValueError, match=r"lora changes encoder\.layer\.0\.attention\.self\.\w+ by a matrix"):
+        load(own)
 
 
 def test_the_fingerprint_covers_all_that_changes_vectors(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from models.in_context.opened import load_model, opened
 from models.in_context.recipe import Recipe
 from models.load import WeightsMissing, resolve
-from tests.models.in_context.adapters import random_pair, write_adapter
+from tests.models.adapters import random_pair, write_adapter
 from tests.models.in_context.gguf_files import tiny_gguf
 from tests.nets import tiny_causal, tiny_encoder
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -64,3 +65,15 @@ def random_pair(inputs: int, outputs: int, rank: int = 2, seed: int = 7) -> tupl
     """Matrices A [rank, inputs] and B [outputs, rank]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(rank, inputs, generator=generator), torch.randn(outputs, rank, generator=generator)
+
+
+def trained(folder: Path, net: Any, seed: int = 7) -> Any:
+    """Write a random adapter to the queries and keys of `net` as PEFT writes it; returns the net that PEFT
+    merges of both.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=2, lora_alpha=6, target_modules=["query", "key"], init_lora_weights=False)
+        adapted = get_peft_model(net, config)
+    adapted.save_pretrained(folder)
+    return adapted.merge_and_unload().eval()

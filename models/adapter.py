@@ -110,6 +110,18 @@ def read_adapter(name: str, folder: Path) -> Adapter:
     return Adapter(name, layers)
 
 
+def merged(net: Any, adapter: Adapter, device: str, dtype: torch.dtype) -> Any:
+    """A net that was loaded in float32 with the adapter added, and only then rounded, on `device`.
+
+    Rounded before and after, a small change could be lost. What is no weight stays as it is, tables of the
+    rotary embedding for one. Raises ValueError as `Adapter.merge` does.
+    """
+    adapter.merge(net)
+    for weight in net.parameters():
+        weight.data = weight.data.to(dtype)
+    return net.to(device)
+
+
 def _config(name: str, folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.is_file():

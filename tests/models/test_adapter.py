@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.functional import linear
 from transformers import AutoModel
 
-from models.in_context.adapter import read_adapter
-from tests.models.in_context.adapters import random_pair, write_adapter
+from models.adapter import read_adapter
+from tests.models.adapters import random_pair, write_adapter
 from tests.nets import tiny_causal
 
 A, B = torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([[10.0], [20.0]])
