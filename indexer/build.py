@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from indexer.document import Document
 from indexer.encoders import CollectionEncoders, DenseEncoder, Encoder, KeysEncoder, LateEncoder, Scorer
 from indexer.passage_keys import key_bytes, key_centre, key_lengths, key_rows_of
-from indexer.passages import Span, clip, encode_text, joint_offsets, split, title_limit, word_offsets
+from indexer.passages import clip, encode_text, joint_offsets, split, title_limit, word_offsets
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.coalesce import coalesce
 from indexer.segment.columns import write_columns
@@ -34,6 +34,7 @@ from indexer.segment.sparse import write_sparse
 from indexer.segment.store import write_store
 from indexer.token_vectors import codebook, token_rows
 from models.csr import Csr, prune
+from models.sentences import Span
 
 logger = logging.getLogger(__name__)
 

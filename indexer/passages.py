@@ -1,33 +1,22 @@
 """Cuts a document's text into passages that an encoder can read whole.
 
 Passages end where sentences end, hold as many sentences as fit and repeat the last ones of the passage
-before, so that what is said across a border can be found. Sentences are found by rules rather than a model:
-a missed border costs little, a slow one would cost every document. Passages are spans of characters of the
-text, so whatever a user is shown is the text given; each of its characters that is not a space is in one.
+before, so that what is said across a border can be found. Passages are spans of characters of the text, so
+whatever a user is shown is the text given; each of its characters that is not a space is in one.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.sentences import Span, sentences, strip
+
 MOST_TITLE_TOKENS = 64
 
-Span = tuple[int, int]
 Offsets = NDArray[np.int64]
 
-_CLOSING = r"[\"'”’»)\]}」』）】〉》]*+"
-# Possessive (`++`, `*+`) and tried only where a run begins: a text may be a megabyte of dots.
-_END = re.compile(rf"(?<![.!?…])[.!?…]++{_CLOSING}(?=\s)|[。！？｡]++{_CLOSING}|．(?!\d)|\n[^\S\n]*+\n\s*+")
-_TITLES = "Mr Mrs Ms Dr Prof Sr Jr St Mt Rev Gen Col Lt Capt Sgt Gov Sen Rep Hon Inc Ltd Co Corp"
-_TERMS = "vs cf al viz ca approx resp No Nos Vol pp ed eds Fig Figs Eq Eqs Sec Ch Ref Refs Tab Ex Art"
-_MONTHS = "Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec"
-_ABBREVIATIONS = frozenset(f"{_TITLES} {_TERMS} {_TERMS.lower()} {_MONTHS}".split()) - {"no", "art", "ex"}
-_LAST_WORD = re.compile(r"[^\s(\[{\"'“‘/-]*$")
-_POINTED = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]|(?:[^\W\d_]{1,2}\.)+[^\W\d_]{1,2}")
-_LIST_NUMBER = re.compile(r"(?:^|\n)[^\S\n]*\d{1,3}$")
 _CJK = r"\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff"
 _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
 
@@ -90,29 +79,6 @@ def split(text: str, offsets: Offsets, *, max_tokens: int = 240, overlap_sentenc
     ]
 
 
-def sentences(text: str) -> list[Span]:
-    """Return the sentences of a text, without the spaces around them."""
-    ends = [end.end() for end in _END.finditer(text) if not _goes_on(text, end)]
-    spans = [_strip(text, *span) for span in pairwise([0, *ends, len(text)])]
-    return [(begin, end) for begin, end in spans if begin < end]
-
-
-def _goes_on(text: str, end: re.Match[str]) -> bool:
-    """Whether a single point ends an abbreviation, an initial or the number of a list's item."""
-    if end.group() != ".":
-        return False
-    before = text[max(0, end.start() - 12) : end.start()]
-    word = _LAST_WORD.search(before)
-    assert word is not None, "the pattern may be empty"
-    known = word.group() in _ABBREVIATIONS or _POINTED.fullmatch(word.group())
-    return bool(known or _LIST_NUMBER.search(before))
-
-
-def _strip(text: str, begin: int, end: int) -> Span:
-    inside = text[begin:end]
-    return begin + len(inside) - len(inside.lstrip()), begin + len(inside.rstrip())
-
-
 def _cut(text: str, sentence: Span, offsets: Offsets, budget: int) -> Iterator[Span]:
     """Give the sentence in parts of at most `budget` pieces."""
     begin, end = sentence
@@ -121,7 +87,7 @@ def _cut(text: str, sentence: Span, offsets: Offsets, budget: int) -> Iterator[S
         first = _border(offsets, int(first), budget)
         border = int(offsets[first, 0])
         if border > begin:
-            yield _strip(text, begin, border)
+            yield strip(text, begin, border)
             begin = border
     yield begin, end
 

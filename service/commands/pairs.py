@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from indexer.document import Document
-from indexer.passages import sentences
 from indexer.sources import read_documents
+from models.sentences import sentences
 from models.training.pretraining import Pair, Passage, bfs, ict
 from service.commands.common import CommandError
 
