@@ -24,11 +24,11 @@ from tokenizers import Encoding
 from models import Kind
 from models.based import Based
 from models.late_folder import Opened, find, open_folder
-from models.late_layout import UNSEEN, Pieces
+from models.late_layout import Pieces, batched
 from models.load import DEFAULT_DENSE, Weights
 from models.packing import pack
 from models.precision import DType
-from models.tokens import copied, padded, spans
+from models.tokens import copied, spans
 from models.traced import traced
 
 log = logging.getLogger(__name__)
@@ -54,8 +54,8 @@ class LateEncoder:
     `dim` is the length of its vectors; `max_tokens` cuts passages (questions may be cut shorter).
     `fingerprint` covers weights, tokeniser, head, markers, prompts, the filling of questions and which
     tokens get no vector; `dtype` is a choice of the machine and not part of it, since vectors of either can
-    be compared. `pools` says that the forward also gives vectors of texts: those of the dense encoder whose
-    fingerprint is `pooled`.
+    be compared. `pooled` is the fingerprint of the dense encoder whose vectors of texts come of the same
+    forward, None where none do.
     """
 
     def __init__(self, found: Based, opened: Opened) -> None:
@@ -112,11 +112,9 @@ class LateEncoder:
     def vectors(self, tokens: Sequence[Sequence[int]], sentences: bool = False) -> list[Vectors]:
         """The same batch, with one vector of each text beside those of its tokens where that is asked.
 
-        That is what `models.dense` gives for the text. ValueError unless the encoder `pools`.
+        That is what `models.dense` gives for the text. ValueError if none is `pooled`.
         """
-        signed, real = padded(tokens, ~self._pad)
-        counted, seen = signed >= 0, real & (signed < UNSEEN)
-        ids = np.where(counted, signed, ~signed) % UNSEEN
+        ids, seen, counted = batched(tokens, self._pad)
         with torch.inference_mode():
             device = self._body.device
             read, looked, kept = (torch.from_numpy(each).to(device) for each in (ids, seen, counted))
@@ -174,11 +172,6 @@ class LateEncoder:
     def words(self, ids: Iterable[int] | NDArray[np.integer]) -> list[str]:
         """Tokens as a reader would write them ("##s" for a piece that continues a word)."""
         return [self._whole.decode([int(each)], skip_special_tokens=False) for each in ids]
-
-    @property
-    def pools(self) -> bool:
-        """Whether one vector a text can be had too."""
-        return self._pool is not None
 
     def _pooled(self, states: torch.Tensor, looked: torch.Tensor) -> list[NDArray[np.float32]]:
         if self._pool is None:

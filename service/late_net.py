@@ -19,8 +19,8 @@ class LateEncoder(Loaded, Protocol):
     max_tokens: int
 
     @property
-    def pools(self) -> bool:
-        """Whether one vector a text can be had too."""
+    def pooled(self) -> str | None:
+        """Fingerprint of the dense encoder whose vectors of texts can be had too, if any can."""
         ...
 
     def tokenize(self, texts: Sequence[str], kind: Kind) -> list[list[int]]:
@@ -67,7 +67,7 @@ class LateNet:
 
         rows = np.empty(len(items), np.object_)
         tokens = [item.tokens if isinstance(item, MaxSimItem) else item for item in items]
-        pools = self._encoder.pools and not all(isinstance(item, MaxSimItem) for item in items)
+        pools = self._encoder.pooled is not None and not all(isinstance(item, MaxSimItem) for item in items)
         for number, (item, made) in enumerate(zip(items, self._encoder.vectors(tokens, pools), strict=True)):
             if isinstance(item, MaxSimItem):
                 rows[number] = mean_best(made[0], item.asked)

@@ -124,6 +124,10 @@ class Nets:
         vectors: QuestionTokens = await _encode(running.batcher, query)
         return vectors
 
+    async def pooled(self, encoder: str, fingerprint: str | None) -> str | None:
+        """Fingerprint of the dense encoder whose vectors this late-interaction encoder makes too, if any."""
+        return cast(LateEncoder, (await self.get("late", encoder, fingerprint)).net).pooled
+
     async def reranker(self, name: str, fingerprint: str | None) -> "Reranker":
         """The language model of this name, which reads in context."""
         return cast("Reranker", (await self.get("in_context", name, fingerprint)).net)

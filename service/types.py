@@ -157,6 +157,10 @@ class Nets(Protocol):
         """By the late-interaction encoder of this name."""
         ...
 
+    async def pooled(self, encoder: str, fingerprint: str | None) -> str | None:
+        """Fingerprint of the dense encoder whose vector of a question comes with its tokens, if any does."""
+        ...
+
     async def reranker(self, name: str, fingerprint: str | None) -> "Reranker":
         """The language model of this name, which reads in context."""
         ...

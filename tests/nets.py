@@ -391,7 +391,7 @@ class WordOverlapLateEncoder:
     def tokenize(self, texts: Sequence[str], kind: str = "document") -> list[list[int]]:
         return [[self._direction(word) for word in self._words(text)] or [0] for text in texts]
 
-    pools = False
+    pooled: str | None = None
 
     def vectors(self, tokens: Sequence[Sequence[int]], sentences: bool = False) -> list[tuple[Any, None]]:
         return [(np.eye(self.dim, dtype=np.float32)[list(ids)], None) for ids in tokens]

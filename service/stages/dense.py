@@ -61,14 +61,16 @@ def foresee_vector(search: Search) -> asyncio.Task[Scores]:
 
 async def _vector(search: Search) -> Scores:
     manifest = search.snapshot.manifest
-    schema = manifest.schema_
+    encoder, fingerprint = manifest.schema_.encoder, manifest.fingerprints.get("dense")
     # A pipeline that wants the tokens too has said so by now: stages begin before any task of theirs runs.
-    if "late" in search.ahead and schema.late_encoder == schema.encoder:
+    if "late" in search.ahead:
         with suppress(EncoderError):  # late interaction will say it; a dense encoder needs no tokens
-            tokens = await asyncio.shield(foresee_tokens(search))
-            if tokens.sentence is not None:
-                return tokens.sentence
-    return await search.nets.query_vector(schema.encoder, manifest.fingerprints.get("dense"), search.query)
+            late = manifest.schema_.late_encoder, manifest.fingerprints.get("late")
+            if await search.nets.pooled(*late) == fingerprint:
+                tokens = await asyncio.shield(foresee_tokens(search))
+                if tokens.sentence is not None:
+                    return tokens.sentence
+    return await search.nets.query_vector(encoder, fingerprint, search.query)
 
 
 def foresee_tokens(search: Search) -> asyncio.Task[QuestionTokens]:

@@ -187,13 +187,13 @@ def test_minilm_in_bfloat16_means_the_same_whatever_the_batch(minilm: dict[str, 
 def test_the_vector_of_a_text_is_that_of_the_dense_encoder(path: Path, encoder: LateEncoder) -> None:
     dense = DenseEncoder.load(str(path), dtype="float32")
     made = encoder.vectors(encoder.tokenize(TEXTS, "query"), sentences=True)
-    assert encoder.pools
+    assert encoder.pooled == dense.fingerprint
     assert np.stack([each.sentence for each in made]) == pytest.approx(dense.encode(TEXTS, "query"), abs=1e-5)
     rows = encoder.forward(encoder.tokenize(TEXTS, "query"))
     assert all(np.array_equal(each.tokens, row) for each, row in zip(made, rows, strict=True))
 
 
 def test_a_multi_vector_encoder_has_no_vector_of_a_text(colbert: LateEncoder) -> None:
-    assert not colbert.pools
+    assert colbert.pooled is None
     with pytest.raises(ValueError, match="no vectors of whole texts"):
         colbert.vectors(colbert.tokenize(["tide"]), sentences=True)

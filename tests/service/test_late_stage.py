@@ -214,7 +214,7 @@ async def test_all_passages_of_a_document_can_be_scored_and_the_best_is_shown(se
 class Pooling(WordOverlapLateEncoder):
     """A dense encoder whose token states are read: its vector of a text is that of word overlap, too."""
 
-    pools = True
+    pooled = WordOverlapEncoder.fingerprint
 
     def vectors(self, tokens: Any, sentences: bool = False) -> list[Any]:
         dense = WordOverlapEncoder().forward([[0, *ids, 0] for ids in tokens])
@@ -239,6 +239,22 @@ async def test_one_forward_gives_both_kinds_of_vectors_of_a_question(tmp_path: P
         assert [hit["scores"]["dense"] for hit in asked["hits"]] == [
             hit["scores"]["dense"] for hit in plain["hits"]
         ]
+
+
+@pytest.mark.parametrize(("pooled", "forwards"), [(Pooling.pooled, 0), ("another-dense-encoder", 1)])
+async def test_whose_vectors_come_with_the_tokens_is_told_by_fingerprint_not_by_name(
+    pooled: str, forwards: int, tmp_path: Path
+):
+    late, counting = Pooling(), CountingNet()
+    late.pooled = pooled
+    nets = {"encoders": ("heads-beside-it",), "load": loading(late=late, dense=counting)}
+    async with running(tmp_path, **nets) as service:
+        await service.make(components=["bm25", "dense", "sparse", "late"], late_encoder="heads-beside-it")
+        await service.put(SEA)
+        await service.search("moon sea", pipeline="balanced")
+        before = len(counting.batches)
+        await service.search("moon sea", pipeline="precise")
+        assert len(counting.batches) == before + forwards
 
 
 def hold(net: CountingNet) -> None:
