@@ -17,6 +17,9 @@ from models.adapter import CONFIG as ADAPTER
 from models.load import Weights, fingerprint, is_path, resolve, weights_in
 from models.precision import DType, prepared
 
+PLAIN = ("Model", "ForMaskedLM", "ForPreTraining")
+"""How the architectures of encoders end whose states can be used as they are."""
+
 
 @dataclass(frozen=True)
 class Based:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from tokenizers import Encoding
 
-from models.cross_folder import Opened, open_folder
+from models.based import Based
+from models.cross_folder import Opened, find, open_folder
 from models.cross_passages import Ints, Item, Reading, Scores, Windows, add_up, choose, cut
 from models.cross_recipe import Recipe, read_recipe
 from models.cross_student import Student, load_student
-from models.load import Weights, resolve
 from models.packing import pack
-from models.precision import DType, prepared
+from models.precision import DType
 from models.tokens import copied, padded, spans
 
 BUDGET = 2048
@@ -33,15 +33,16 @@ MOST_TITLE_TOKENS = 64
 class CrossEncoder:
     """A cross-encoder on one device; its methods may be called from any thread.
 
-    `fingerprint` covers weights, tokeniser, activation, recipe and student; `dtype` is a choice of the
-    machine and not part of it. `recipe` says how long documents are read.
+    `fingerprint` covers weights, adapter, head, tokeniser, activation, recipe and student; `dtype` is a
+    choice of the machine and not part of it. `recipe` says how long documents are read.
     """
 
-    def __init__(self, weights: Weights, opened: Opened, recipe: Recipe, student: Student) -> None:
+    def __init__(self, found: Based, opened: Opened, recipe: Recipe, student: Student) -> None:
+        weights = found.weights
         self._net, self._student, tokenizer = opened.net, student, opened.tokenizer
         self._activation = opened.activation
         self._pad: int = tokenizer.pad_token_id or 0
-        self._typed = "token_type_ids" in tokenizer.model_input_names
+        self._typed = opened.typed
         self._whole = copied(tokenizer.backend_tokenizer)
         self._cut = copied(tokenizer.backend_tokenizer)
         self._cut.enable_truncation(opened.max_tokens, direction=tokenizer.truncation_side)
@@ -61,12 +62,12 @@ class CrossEncoder:
         always in float32. With a `cache` directory weights in bfloat16 are converted once and then mapped,
         instead of at every start.
         """
-        weights = resolve(name)
-        path, kind = prepared(weights, device, dtype, cache)
-        opened = open_folder(path, name, device, kind)
-        recipe = read_recipe(weights.path, opened.max_tokens)
-        student = load_student(weights.path, opened.net.get_input_embeddings().weight)
-        return cls(weights, opened, recipe, student)
+        found = find(name)
+        path, kind = found.prepared(device, dtype, cache)
+        opened = open_folder(found, path, device, kind)
+        recipe = read_recipe(found.weights.path, opened.max_tokens)
+        student = load_student(found.weights.path, opened.net.get_input_embeddings().weight)
+        return cls(found, opened, recipe, student)
 
     def tokenize(self, pairs: Sequence[tuple[str, str]]) -> list[Item]:
         """The items of pairs, special tokens included; never empty.

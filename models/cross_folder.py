@@ -4,6 +4,9 @@ A `CrossEncoder` of sentence-transformers is a sequence classifier of `transform
 activation that is named in one of three places, by version. A folder that would make it do anything more
 (modules after the transformer, prompts, a tokeniser that it changes) is refused by name, since scores would
 look no less plausible without.
+
+A `cross.json` in a folder may name an encoder that is elsewhere, and a `head.safetensors` beside it makes a
+cross-encoder of it (see `models.cross_heads`).
 """
 
 import json
@@ -13,8 +16,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+from models.adapter import merged, read_adapter
+from models.based import PLAIN, Based, based
+from models.cross_heads import FILE as HEAD
+from models.cross_heads import Headed, read_head
+from models.cross_recipe import FILE, told
+from models.load import folder, weights_in
 from models.precision import pretrained
 
 Activation = Literal["sigmoid", "identity"]
@@ -25,18 +34,25 @@ ACTIVATIONS: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identit
 TRANSFORMER = frozenset({"transformer_task", "modality_config", "module_output_name", "max_seq_length"})
 """Keys of `sentence_bert_config.json` that say what is done here anyway, or that are read."""
 
+ENCODERS = (*PLAIN, "ForSequenceClassification")
+"""How the architectures end that a head beside them can be for."""
+
 LONGEST = 100_000
 """A tokeniser that cuts to more tokens than this never cuts."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A loaded folder; `net` gives `logits` [texts, 1] in float32."""
+    """A loaded folder; `net` gives `logits` [texts, 1] in float32.
+
+    `typed` says that it is told which tokens are the question's and which the document's.
+    """
 
     net: Any
     tokenizer: Any
     max_tokens: int
     activation: Activation
+    typed: bool
 
 
 class Float32Linear(torch.nn.Module):
@@ -55,17 +71,66 @@ class Float32Linear(torch.nn.Module):
         return logits
 
 
-def open_folder(path: Path, name: str, device: str, dtype: torch.dtype) -> Opened:
-    """Load the cross-encoder in `path`, called `name` in errors; raises ValueError if it is none."""
+def find(name: str) -> Based:
+    """The folder called `name`, and what its `cross.json` names. Raises WeightsMissing or ValueError."""
+    place = folder(name)
+    if not (place / FILE).is_file():
+        weights = weights_in(place, name)
+        return Based(weights, weights)
+    recipe = told(place)
+    return based(name, place, FILE, recipe.model, recipe.adapter)
+
+
+def open_folder(found: Based, path: Path, device: str, dtype: torch.dtype) -> Opened:
+    """Load what was found, whose net is in `path`: its own folder, or a copy in another number format.
+
+    Raises ValueError with the name of the weights if it is no cross-encoder.
+    """
+    if (found.weights.path / HEAD).is_file():
+        return _with_head(found, _transformer(path), device, dtype)
+    name = found.base.name
     config = AutoConfig.from_pretrained(path, local_files_only=True)
     _check_head(name, config)
     given = _check_modules(path, name)
     activation = _activation(path, name)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     limit = _limit(name, tokenizer, config, given.get("max_seq_length"))
-    net = pretrained(AutoModelForSequenceClassification, path, device, dtype, pooler=True)
+    net = _adapted(found, AutoModelForSequenceClassification, path, device, dtype, pooler=True)
     _raise_precision(net)
-    return Opened(net, tokenizer, limit, activation)
+    return Opened(net, tokenizer, limit, activation, _typed(tokenizer))
+
+
+def _with_head(found: Based, path: Path, device: str, dtype: torch.dtype) -> Opened:
+    """An encoder that says nothing of pairs, and what makes scores of its states."""
+    name, config = found.base.name, AutoConfig.from_pretrained(path, local_files_only=True)
+    architectures = config.architectures or ["of no named architecture"]
+    if config.is_encoder_decoder or not all(each.endswith(ENCODERS) for each in architectures):
+        raise ValueError(f"{name} is {', '.join(architectures)}, not an encoder that a {HEAD} can be for")
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    limit = _limit(name, tokenizer, config, None)
+    head = read_head(found.weights.path, config.hidden_size)
+    net = Headed(_adapted(found, AutoModel, path, device, dtype), head)
+    typed = _typed(tokenizer) and getattr(config, "type_vocab_size", 0) > 1
+    return Opened(net, tokenizer, limit, "sigmoid", typed)
+
+
+def _adapted(
+    found: Based, kind: Any, path: Path, device: str, dtype: torch.dtype, *, pooler: bool = False
+) -> Any:
+    if found.adapter is None:
+        return pretrained(kind, path, device, dtype, pooler=pooler)
+    net = pretrained(kind, path, "cpu", torch.float32, pooler=pooler)
+    return merged(net, read_adapter(found.adapter.name, found.adapter.path), device, dtype)
+
+
+def _transformer(path: Path) -> Path:
+    """Where in the folder of an encoder its transformer is."""
+    modules = _read(path / "modules.json", [])
+    return path / modules[0]["path"] if modules else path
+
+
+def _typed(tokenizer: Any) -> bool:
+    return "token_type_ids" in tokenizer.model_input_names
 
 
 def _check_head(name: str, config: Any) -> None:

@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from models import Kind
 from models.adapter import merged, read_adapter
-from models.based import Based, based
+from models.based import PLAIN, Based, based
 from models.dense import PROMPTS
 from models.late_heads import load_head, unit
 from models.late_layout import Fill, Layout, entries, punctuation
@@ -34,10 +34,6 @@ from models.precision import pretrained
 
 Head = Callable[[Tensor], Tensor]
 """States [rows, hidden] in, vectors float32 [rows, dim] of unit length out."""
-
-PLAIN = ("Model", "ForMaskedLM", "ForPreTraining")
-"""How the architectures end whose states can be used as they are."""
-
 
 Pool = Callable[[Tensor, Tensor], Tensor]
 """States [texts, tokens, hidden] and which tokens are looked at in, unit vectors float32 [texts, dim] out."""

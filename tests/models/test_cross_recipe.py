@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from models.cross_recipe import FILE, Recipe, read_recipe
+from models.cross_recipe import FILE, Recipe, read_recipe, told
 
 
 def test_a_folder_that_says_nothing_is_read_by_its_best_passage(tmp_path: Path):
@@ -19,6 +19,13 @@ def test_what_the_file_leaves_out_is_as_in_the_paper(tmp_path: Path):
     assert read_recipe(tmp_path, 512) == Recipe(window=50, overlap=7, passages=3, weights=(1.0, 1.0, 1.0))
 
 
+def test_a_file_that_names_a_net_and_says_nothing_of_windows_changes_none(tmp_path: Path):
+    (tmp_path / FILE).write_text('{"model": "../net", "adapter": "lora"}')
+    assert told(tmp_path) == Recipe(model="../net", adapter="lora")
+    single = {"window": 200, "overlap": 20, "passages": 4, "weights": (1.0,)}
+    assert read_recipe(tmp_path, 512) == Recipe(model="../net", adapter="lora", **single)
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -27,6 +34,7 @@ def test_what_the_file_leaves_out_is_as_in_the_paper(tmp_path: Path):
         ('{"weights": []}', "weights"),
         ('{"weights": [1, 1, 1], "passages": 2}', "3 weights for the scores of 2 passages"),
         ('{"overlap": -1}', "overlap"),
+        ('{"model": ""}', "model"),
         ("[]", FILE),
     ],
 )
