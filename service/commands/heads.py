@@ -171,8 +171,13 @@ def _name(found: "Opened", weights: "Weights", out: Path) -> str:
 
     if not is_path(weights.name):
         return weights.name
-    if not is_path(found.name) and folder(found.name) == weights.path:
-        return found.name  # a package's or a hub's recipe, which stands beside its weights
+    if not is_path(found.name) and weights.path.is_relative_to(place := folder(found.name)):
+        # A package's or a hub's recipe, which stands beside its weights or above them.
+        below = weights.path.relative_to(place).as_posix()
+        if below == ".":
+            return found.name
+        if not found.name.startswith("hf:"):  # of which no folder can be named
+            return f"{found.name}/{below}"
     inside = weights.path.is_relative_to(out)
     return str(weights.path.relative_to(out) if inside else weights.path)
 

