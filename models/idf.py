@@ -4,6 +4,9 @@ Inference-free retrieval (Geng et al. 2024, arXiv 2411.04403): passages are expa
 indexed, and a question costs as much as tokenising it. Word pieces and table must belong to the same
 tokeniser: vectors of another one still give plausible scores, so a table that holds a foreign piece is
 refused.
+
+A folder of weights may hold such a table: `idf.safetensors`, whose one tensor `idf` is float32 [vocabulary],
+or `idf.json`, an object {piece: weight}.
 """
 
 import gzip
@@ -13,8 +16,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from models.csr import Csr
+
+TENSORS, OBJECT = "idf.safetensors", "idf.json"
 
 MISSING = 1.0
 """The weight of a piece that the table lacks."""
@@ -47,6 +53,28 @@ def read_idf(path: Path, ids: Mapping[str, int], vocabulary: int) -> NDArray[np.
     weights = np.full(vocabulary, MISSING, np.float32)
     weights[[ids[piece] for piece in table]] = list(table.values())
     return np.maximum(weights, 0.0)
+
+
+def own_idf(folder: Path, ids: Mapping[str, int], vocabulary: int) -> NDArray[np.float32] | None:
+    """The table in a folder of weights, float32 [vocabulary] and none below zero; None if it has none.
+
+    `ids` as for `read_idf`. Raises ValueError that says what is wrong, both files being there included.
+    """
+    tensors, pieces = folder / TENSORS, folder / OBJECT
+    if tensors.is_file() and pieces.is_file():
+        raise ValueError(f"{folder} has {TENSORS} and {OBJECT}: leave the one that weighs questions")
+    if pieces.is_file():
+        return read_idf(pieces, ids, vocabulary)
+    return _tensor(tensors, vocabulary) if tensors.is_file() else None
+
+
+def _tensor(file: Path, vocabulary: int) -> NDArray[np.float32]:
+    found: dict[str, NDArray[np.float32]] = load_file(file)
+    told = {name: (str(each.dtype), *each.shape) for name, each in found.items()}
+    wanted = {"idf": ("float32", vocabulary)}
+    if told != wanted or not np.isfinite(found["idf"]).all():
+        raise ValueError(f"{file} should hold finite numbers as {wanted}, but holds {told}")
+    return np.maximum(found["idf"], np.float32(0))
 
 
 def _table(path: Path) -> dict[str, float]:

@@ -6,6 +6,9 @@ has a weight for "ocean" too. Other nets weigh the text's own pieces only, or ar
 `models.sparse_folder` reads which it is from the folder. Special tokens have no vote and get no weight:
 they would be long posting lists without meaning.
 
+A net may have come with a table of weights for the pieces of questions, and then no net reads these (Geng et
+al. 2024, arXiv 2411.04403; see `models.idf`).
+
 What an index must know of an encoder is `vocabulary`, below 65,536 because entries are stored in 16 bits, and
 `ceiling`, which no weight passes.
 """
@@ -21,6 +24,7 @@ from numpy.typing import NDArray
 
 from models import Kind
 from models.csr import Csr, concatenate, from_dense, prune, unit
+from models.idf import idf_query
 from models.load import DEFAULT_SPARSE, Weights, resolve
 from models.packing import pack
 from models.precision import DType, prepared
@@ -31,6 +35,9 @@ from models.tokens import copied, decoded, padded, spans
 BUDGET = 2048
 """Padded tokens per forward: enough to fill the cores, little enough to stay in their caches."""
 
+WEIGHED = 1 << 30
+"""Added to the numbers of a question's pieces whose weights are those of a table; above all vocabularies."""
+
 LARGEST = 65_536
 """Most vocabulary entries that an index can number in 16 bits."""
 
@@ -39,8 +46,9 @@ class SparseEncoder:
     """A learned sparse encoder on one device; its methods may be called from any thread.
 
     `ids` numbers the pieces of its vocabulary; `idf` are weights of question pieces that came with the net,
-    float32 [vocabulary], or None. `fingerprint` covers weights, tokeniser and recipe; `dtype` is a choice
-    of the machine and not part of it, since vectors of either can be compared.
+    float32 [vocabulary], and make the vectors of all questions, or None. `fingerprint` covers weights,
+    tokeniser, table and recipe; `dtype` is a choice of the machine and not part of it, since vectors of
+    either can be compared.
     """
 
     def __init__(self, weights: Weights, opened: Opened) -> None:
@@ -87,23 +95,30 @@ class SparseEncoder:
     def tokenize(self, texts: Sequence[str], kind: Kind = "document") -> list[list[int]]:
         """Tokens per text as the net reads them, cut to its length; never empty.
 
-        A token without a vote is the complement of its number (see `models.sparse_layout`).
+        A token without a vote is the complement of its number (see `models.sparse_layout`); one that a table
+        weighs is its number + `WEIGHED`.
         """
+        if self.idf is not None and kind == "query":
+            room = self._layouts[kind].room
+            return [
+                [each + WEIGHED for each in ids[:room]] or [~self._pad + WEIGHED]
+                for ids in self._pieces(texts)
+            ]
         lay = self._layouts[kind].lay
         return [lay(self._voters(ids)) or [self._pad] for ids in self._pieces(texts)]
 
     def forward(self, tokens: Sequence[Sequence[int]]) -> Csr:
-        """One padded batch through the net: a row per text, in the given order."""
-        signed, real = padded(tokens, self._pad)
-        voting = signed >= 0
-        ids = np.where(voting, signed, ~signed)
-        with torch.inference_mode():
-            device = self._net.body.device
-            weights = self._net(*(torch.from_numpy(each).to(device) for each in (ids, real, voting)))
-            weights = weights.clamp(max=self.ceiling)
-            weights[:, torch.from_numpy(self._special)] = 0.0
-            weights[torch.from_numpy(~voting.any(1))] = 0.0
-        return from_dense(weights.cpu().numpy())
+        """One padded batch through the net: a row per text, in the given order.
+
+        Questions that a table weighs may be among them, and cost no forward.
+        """
+        weighed = [place for place, ids in enumerate(tokens) if ids[0] >= WEIGHED]
+        if not weighed:
+            return self._read(tokens)
+        left = [place for place, ids in enumerate(tokens) if ids[0] < WEIGHED]
+        read = [self._read([tokens[place] for place in left])] if left else []
+        made = concatenate([*(self._weigh(tokens[place]) for place in weighed), *read])
+        return made.take(np.argsort([*weighed, *left]))
 
     def finish(self, vectors: Csr, kind: Kind) -> Csr:
         """What questions and passages do not share: how many terms they keep, and the length of questions."""
@@ -155,6 +170,23 @@ class SparseEncoder:
     def words(self, terms: Sequence[int] | NDArray[np.integer]) -> list[str]:
         """Vocabulary entries as a reader would write them ("##s" for a piece that continues a word)."""
         return [self._whole.decode([int(term)], skip_special_tokens=False) for term in terms]
+
+    def _read(self, tokens: Sequence[Sequence[int]]) -> Csr:
+        signed, real = padded(tokens, self._pad)
+        voting = signed >= 0
+        ids = np.where(voting, signed, ~signed)
+        with torch.inference_mode():
+            device = self._net.body.device
+            weights = self._net(*(torch.from_numpy(each).to(device) for each in (ids, real, voting)))
+            weights = weights.clamp(max=self.ceiling)
+            weights[:, torch.from_numpy(self._special)] = 0.0
+            weights[torch.from_numpy(~voting.any(1))] = 0.0
+        return from_dense(weights.cpu().numpy())
+
+    def _weigh(self, tokens: Sequence[int]) -> Csr:
+        """A question by the table alone: one row."""
+        assert self.idf is not None, "only then tokens are marked so"
+        return idf_query(np.setdiff1d(np.array(tokens) - WEIGHED, self._special).astype(np.int32), self.idf)
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         return [each.ids for each in self._cut.encode_batch_fast(list(texts), add_special_tokens=False)]

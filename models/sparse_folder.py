@@ -4,6 +4,7 @@ guessed.
 Read in this order: a `sparse.json` (see `models.sparse_recipe`), the layout of sentence-transformers
 (SPLADE, or inference-free: a SPLADE net for documents and a table of weights for questions), a plain
 masked-language model (SPLADE with max pooling and a single logarithm). Anything else is refused by name.
+Beside a net of the first kind or the last a table may stand too (see `models.idf`).
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from transformers import AutoConfig, AutoTokenizer
 
+from models.idf import own_idf
 from models.sparse_heads import Activation
 from models.sparse_nets import Net, VocabularyNet, load_net
 from models.sparse_recipe import FILE, Recipe, read_recipe
@@ -52,7 +54,8 @@ def open_folder(path: Path, name: str, device: str, dtype: torch.dtype) -> Opene
 def _plain(path: Path, recipe: Recipe, device: str, dtype: torch.dtype) -> Opened:
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     net = load_net(path, recipe, device, dtype)
-    return Opened(net, recipe, tokenizer, _limit(net, tokenizer, recipe))
+    idf = own_idf(path, tokenizer.backend_tokenizer.get_vocab(), net.body.config.vocab_size)
+    return Opened(net, recipe, tokenizer, _limit(net, tokenizer, recipe), idf)
 
 
 def _layout(path: Path, name: str, device: str, dtype: torch.dtype) -> Opened:

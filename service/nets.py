@@ -59,6 +59,10 @@ class SparseEncoder(Loaded, Protocol):
         """What is done to rows after a forward."""
         ...
 
+    def encode(self, texts: Sequence[str], kind: Kind) -> Csr:
+        """All of it: one finished row per text, in order."""
+        ...
+
     def pieces(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """The different word pieces of each text, ascending."""
         ...
@@ -113,10 +117,16 @@ class Nets:
         return vector
 
     async def query_terms(self, encoder: str, fingerprint: str | None, query: str) -> Terms:
-        """The vocabulary entries that one question weighs, encoded together with what others ask just now."""
+        """The vocabulary entries that one question weighs, encoded together with what others ask just now.
+
+        Where a table weighs them there is nothing to wait for.
+        """
         running = await self.get("sparse", encoder, fingerprint)
+        net = cast(SparseEncoder, running.net)
+        if net.idf is not None:
+            return (await self._workers.run(net.encode, [query], "query")).row(0)
         made: Csr = await _encode(running.batcher, query)
-        return cast(SparseEncoder, running.net).finish(made, "query").row(0)
+        return net.finish(made, "query").row(0)
 
     async def query_tokens(self, encoder: str, fingerprint: str | None, query: str) -> QuestionTokens:
         """The token vectors of one question, encoded together with what others ask just now."""

@@ -88,7 +88,9 @@ class CollectionSchema(_Value):
     )
     sparse_encoder: str = Field(DEFAULT_SPARSE_ENCODER, min_length=1, max_length=512)
     sparse_query: Literal["encoder", "idf"] = Field(
-        "encoder", description="What weighs a question: the encoder, or only the idf of its word pieces."
+        "encoder",
+        description="What weighs a question: the encoder, by its net or by a table that came with it, or "
+        "only the idf of its word pieces.",
     )
     sparse_idf: str | None = Field(
         None,

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
-from models.idf import idf_query, read_idf
+from models.idf import idf_query, own_idf, read_idf
 
 IDS = {"the": 0, "cat": 1, "##s": 2, "dog": 3}
 IDF = np.array([0.2, 4.0, -1.0, 0.0], np.float32)
@@ -73,3 +74,34 @@ def test_a_file_that_cannot_be_read_says_why(name: str, stored: bytes, tmp_path:
     (tmp_path / name).write_bytes(stored)
     with pytest.raises(ValueError, match=f"{name} is no JSON object"):
         read_idf(tmp_path / name, IDS, 4)
+
+
+def test_a_folder_may_hold_a_table_or_not(tmp_path: Path) -> None:
+    assert own_idf(tmp_path, IDS, 4) is None
+    save_file({"idf": np.array([0.5, -1.0, 0.0, 3.0], np.float32)}, tmp_path / "idf.safetensors")
+    table = own_idf(tmp_path, IDS, 4)
+    assert table is not None
+    assert (table.dtype, table.tolist()) == (np.float32, [0.5, 0.0, 0.0, 3.0])
+    written(tmp_path / "idf.json", {"cat": 2.0})
+    with pytest.raises(ValueError, match=r"has idf\.safetensors and idf\.json"):
+        own_idf(tmp_path, IDS, 4)
+    (tmp_path / "idf.safetensors").unlink()
+    table = own_idf(tmp_path, IDS, 4)
+    assert table is not None
+    assert table.tolist() == [1.0, 2.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"idf": np.ones(5, np.float32)},
+        {"idf": np.ones(4, np.float64)},
+        {"weight": np.ones(4, np.float32)},
+        {"idf": np.ones(4, np.float32), "more": np.ones(4, np.float32)},
+        {"idf": np.array([1, 1, np.nan, 1], np.float32)},
+    ],
+)
+def test_tensors_of_another_form_are_refused(tensors: dict[str, np.ndarray], tmp_path: Path) -> None:
+    save_file(tensors, tmp_path / "idf.safetensors")
+    with pytest.raises(ValueError, match=r"should hold finite numbers as \{'idf': \('float32', 4\)\}"):
+        own_idf(tmp_path, IDS, 4)

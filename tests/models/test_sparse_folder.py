@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SparseEncoder as Reference
 from transformers import (
     AutoModel,
@@ -79,6 +79,44 @@ def test_an_inference_free_folder_brings_its_table_for_questions(tmp_path: Path)
     plain = load(tmp_path / "plain")
     assert plain.idf is None
     assert np.array_equal(dense(encoder.encode(TEXTS)), dense(plain.encode(TEXTS)))
+
+
+def test_a_table_beside_a_net_weighs_questions(tmp_path: Path) -> None:
+    path = tiny_sparse_encoder(tmp_path / "net")
+    plain = load(path)
+    table = np.ones(len(VOCABULARY), np.float32)
+    table[pieces("the cat sea [CLS]")] = [0.2, 4.0, -1.0, 9.0]
+    save_file({"idf": torch.from_numpy(table)}, path / "idf.safetensors")
+    encoder = load(path)
+    asked = encoder.encode(["the the cat", "cat sea", ""], "query")
+    found = [dict(zip(encoder.words(terms), weights.tolist(), strict=True)) for terms, weights in asked]
+    assert found == [{"the": pytest.approx(0.2), "cat": 4.0}, {"cat": 4.0}, {}]
+    assert encoder.fingerprint != plain.fingerprint
+    assert np.array_equal(dense(encoder.encode(TEXTS)), dense(plain.encode(TEXTS)))
+
+
+def test_questions_and_passages_may_share_a_batch(tmp_path: Path) -> None:
+    encoder = load(inference_free(tmp_path, {"cat": 4.0}))
+    mixed = [
+        *encoder.tokenize(["cat"], "query"),
+        *encoder.tokenize(TEXTS[:1]),
+        *encoder.tokenize(["cat moon"], "query"),
+        *encoder.tokenize(TEXTS[1:2]),
+    ]
+    found, passages = dense(encoder.forward(mixed)), dense(encoder.encode(TEXTS[:2]))
+    np.testing.assert_allclose(found[[1, 3]], passages, atol=1e-5)
+    cat, moon = pieces("cat moon")
+    assert [row[[cat, moon]].tolist() for row in found[[0, 2]]] == [[4.0, 0.0], [4.0, 1.0]]
+
+
+def test_a_table_is_of_the_folder_with_a_recipe_too_and_of_pieces_by_name(tmp_path: Path) -> None:
+    path = say(tiny_sparse_encoder(tmp_path / "net"), kind="mlm", pooling="max", activation="log1p")
+    (path / "idf.json").write_text(json.dumps({"cat": 4.0, "the": -1}))
+    ((terms, weights),) = load(path).encode(["the cat is"], "query")
+    assert dict(zip(terms.tolist(), weights.tolist(), strict=True)) == {
+        pieces("cat")[0]: 4.0,
+        pieces("is")[0]: 1.0,
+    }
 
 
 def test_a_table_is_the_same_from_converted_weights(tmp_path: Path) -> None:

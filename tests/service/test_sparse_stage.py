@@ -22,6 +22,7 @@ from indexer.merge import Merge
 from indexer.segment.manifest import CollectionSchema, read_current
 from indexer.writer import Writer
 from models.csr import Csr
+from models.idf import idf_query
 from service.pipeline import run
 from service.snapshot import Snapshot
 from service.stages import Sparse
@@ -163,6 +164,18 @@ class Known(WordOverlapSparseEncoder):
         return {word: self._term(word) for word in ("the", "moon", "sea", "cat", "pulls")}
 
 
+class WithTable(Known):
+    """Its table weighs questions, and its net must not be asked to."""
+
+    idf = np.full(Known.vocabulary, 2.0, np.float32)
+
+    def encode(self, texts: Any, kind: str = "document", **keys: Any) -> Csr:
+        if kind == "document":
+            return super().encode(texts, kind, **keys)
+        (found,) = self.pieces(texts)
+        return idf_query(found, self.idf)
+
+
 async def test_a_table_of_the_settings_weighs_questions(tmp_path: Path):
     given = {"load": loading(sparse=Known()), "idf_tables": {"mine": table(tmp_path / "idf.json.gz", TABLE)}}
     async with running(tmp_path, **given) as service:
@@ -192,6 +205,13 @@ async def test_the_table_of_the_encoder_weighs_questions_if_it_has_one(tmp_path:
         assert "came without idf weights" in (await service.search("moon", status=503))["detail"]
         encoder.idf = np.full(encoder.vocabulary, 2.0, np.float32)
         assert await terms(service, "moon", "moon") == {"moon": (2.0, 1.0)}
+
+
+async def test_an_encoder_with_a_table_needs_no_settings_and_no_forward(tmp_path: Path):
+    async with running(tmp_path, load=loading(sparse=WithTable())) as service:
+        await service.make(**ONLY)
+        await service.put(SEA)
+        assert await terms(service, "the moon", "moon") == {"moon": (2.0, 1.0), "the": (2.0, 1.0)}
 
 
 @pytest.mark.parametrize(
