@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
+from models.tokens import padded
+
 UNSEEN = 1 << 30
 """Above the numbers of every vocabulary."""
 
@@ -30,6 +32,18 @@ class Pieces(NamedTuple):
 
     ids: NDArray[np.int32]
     spans: NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Signed tokens as a net reads them: all are matrices [texts, longest].
+
+    `ids` int64 are entries of the vocabulary; `seen` says of each whether others look at it, `counted`
+    whether it gets a vector. Both are false of padding.
+    """
+
+    ids: NDArray[np.int64]
+    seen: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
 
 
 class Fill(NamedTuple):
@@ -94,6 +108,13 @@ class Layout:
             return []
         token = self.fill.token if self.fill.seen else self.fill.token + UNSEEN
         return [token] * (self.fill.length - tokens)
+
+
+def batched(tokens: Sequence[Sequence[int]], pad: int) -> Batch:
+    """Signed tokens of some texts as one batch, filled up with the vocabulary entry `pad`."""
+    signed, real = padded(tokens, ~pad)
+    counted, seen = signed >= 0, real & (signed < UNSEEN)
+    return Batch(np.where(counted, signed, ~signed) % UNSEEN, seen, counted)
 
 
 def punctuation(vocabulary: dict[str, int]) -> frozenset[int]:

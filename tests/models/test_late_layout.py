@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from models.late_layout import UNSEEN, Fill, Layout, entries, punctuation
+from models.late_layout import UNSEEN, Fill, Layout, batched, entries, punctuation
 from models.tokens import copied
 from tests.models.late_folders import plain
 from tests.nets import VOCABULARY
@@ -81,3 +81,11 @@ def test_entries_are_what_the_vocabulary_has(path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(path)
     assert entries(tokenizer, ["sea", ".", "moonlight"]) == {SEA, DOT}
     assert entries(tokenizer, ["[UNK]"]) == {VOCABULARY.index("[UNK]")}
+
+
+def test_a_batch_says_what_is_read_seen_and_counted() -> None:
+    """A token with a vector, one without, one that fills, and padding by entry 9."""
+    ids, seen, counted = batched([[4, ~5, 6 + UNSEEN], [7]], 9)
+    assert ids.tolist() == [[4, 5, 6], [7, 9, 9]]
+    assert seen.tolist() == [[True, True, False], [True, False, False]]
+    assert counted.tolist() == [[True, False, True], [True, False, False]]
