@@ -8,11 +8,14 @@ from typing import Literal, get_args
 
 import numpy as np
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, Field
 from typer.main import get_command
 
 from models.cross_recipe import Recipe as CrossRecipe
 from models.in_context.recipe import Recipe
+from models.late_recipe import HeadSpec
+from models.late_recipe import Recipe as LateRecipe
+from models.sparse_recipe import Recipe as SparseRecipe
 from service.app import create_app
 from service.cli import app
 from service.engine import NAMED
@@ -50,6 +53,11 @@ def read(name: str) -> str:
     return (ROOT / name).read_text()
 
 
+def section(name: str, title: str) -> str:
+    """A part of a document, up to the next heading of its level."""
+    return read(name).split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
 @pytest.mark.parametrize("setting", sorted(set(Settings.model_fields) - {"limits"}))
 def test_every_setting_is_documented(setting: str):
     assert f"`WINNOW_{setting.upper()}`" in read("docs/settings.md")
@@ -66,9 +74,23 @@ def test_every_key_of_a_recipe_for_reading_in_context_is_documented(key: str):
 
 
 @pytest.mark.parametrize("key", sorted(CrossRecipe.model_fields))
-def test_every_key_of_a_recipe_for_long_documents_is_documented(key: str):
-    default = json.dumps(CrossRecipe().model_dump(mode="json")[key]).replace(".0", "")
-    assert re.search(rf"^\| `{key}` \| `?{re.escape(default)}`? \|", read("docs/weights.md"), re.MULTILINE)
+def test_every_key_of_a_recipe_of_a_cross_encoder_is_documented(key: str):
+    default = json.dumps(CrossRecipe().model_dump(mode="json")[key]).replace(".0", "").replace("null", "none")
+    text = section("docs/weights.md", "Cross-encoders")
+    assert re.search(rf"^\| `{key}` \| `?{re.escape(default)}`? \|", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("title", "recipe"), [("Late interaction", LateRecipe), ("Sparse encoders", SparseRecipe)]
+)
+def test_every_key_of_a_recipe_of_other_encoders_is_documented(title: str, recipe: type[BaseModel]):
+    rows = re.findall(r"^\| (`\w.*?) \|", section("docs/weights.md", title), re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(recipe.model_fields)
+
+
+@pytest.mark.parametrize("key", sorted(HeadSpec.model_fields))
+def test_every_key_of_a_head_is_documented(key: str):
+    assert f"`{key}`" in section("docs/weights.md", "Late interaction")
 
 
 @pytest.mark.parametrize("stage", get_args(get_args(AnyStage)[0]), ids=lambda stage: stage.__name__)
