@@ -7,7 +7,8 @@ section 3.2.
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 FEWEST_WORDS, MOST_WORDS = 5, 40
@@ -39,19 +40,20 @@ class Pair:
     text: str
 
 
-def ict(passages: Iterable[Passage], seed: int, keep: float = 0.1) -> Iterator[Pair]:
+def ict(passages: Sequence[Passage], seed: int, keep: float = 0.1) -> Iterator[Pair]:
     """Make a pair of every passage that has a fit sentence and another, in order.
 
-    The sentence is drawn from those of 5 to 40 words. It stays in the passage in a share `keep` of the
-    pairs, so that saying the same words still counts; else whatever repeats it goes too. The same passages
-    and seed make the same pairs. ValueError unless 0 <= keep <= 1.
+    The sentence is drawn from those of 5 to 40 words that no other passage has: boilerplate would have many
+    answers. It stays in the passage in a share `keep` of the pairs, so that saying the same words still
+    counts; else whatever repeats it goes too. The same passages and seed make the same pairs. ValueError
+    unless 0 <= keep <= 1.
     """
     if not 0 <= keep <= 1:
         raise ValueError(f"keep is a share from 0 to 1, not {keep}")
-    chance = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    chance, said = random.Random(seed), _said(passages)  # noqa: S311 - a sample, not a secret
     for place, passage in enumerate(passages):
         kept, draw = chance.random() < keep, chance.random()
-        fit = _fit(passage)
+        fit = _fit(passage, said)
         if not fit:
             continue
         query = fit[int(draw * len(fit))]
@@ -61,23 +63,29 @@ def ict(passages: Iterable[Passage], seed: int, keep: float = 0.1) -> Iterator[P
 
 
 def bfs(passages: Sequence[Passage], seed: int) -> Iterator[Pair]:
-    """Make a pair of every document of several passages whose first has a sentence of 5 to 40 words.
+    """Make a pair of every document of several passages whose first has a fit sentence, as `ict` does.
 
     The passages of a document are neighbours, its first one first. The same passages and seed make the same
     pairs.
     """
-    chance = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    chance, said = random.Random(seed), _said(passages)  # noqa: S311 - a sample, not a secret
     for first, others in _documents(passages):
         draw, other = chance.random(), chance.random()
-        fit = _fit(passages[first])
+        fit = _fit(passages[first], said)
         if fit and others:
             place = others[int(other * len(others))]
             yield Pair(fit[int(draw * len(fit))], place, passages[place].text)
 
 
-def _fit(passage: Passage) -> list[str]:
+def _said(passages: Sequence[Passage]) -> Counter[str]:
+    """In how many passages each sentence is."""
+    return Counter(sentence for passage in passages for sentence in set(passage.sentences))
+
+
+def _fit(passage: Passage, said: Counter[str]) -> list[str]:
     """The sentences that can be questions."""
-    return [each for each in passage.sentences if FEWEST_WORDS <= len(each.split()) <= MOST_WORDS]
+    long = (each for each in passage.sentences if FEWEST_WORDS <= len(each.split()) <= MOST_WORDS)
+    return [each for each in long if said[each] == 1]
 
 
 def _documents(passages: Sequence[Passage]) -> Iterator[tuple[int, range]]:

@@ -101,8 +101,9 @@ def questions_of(data: Path, out: Path, options: Options) -> Questions:
     source = data.resolve().name
     if task == "judged":
         return _sample(_judged(data, source), options)
-    digest = _digest(_corpus(data), {"task": task, "queries": options.queries, "seed": options.seed})
-    folder = out / "pairs" / f"{source}-{task}-{digest}"
+    settled = {"format": FORMAT, "task": task, "queries": options.queries, "seed": options.seed}
+    digest = _digest(_corpus(data), settled)
+    folder = out / "groups" / f"{source}-{task}-{digest}"
     if not folder.is_dir():
         write_pairs(data, folder, task, options.queries, options.seed)
     qrels = read_qrels(folder)

@@ -51,23 +51,32 @@ T = TypeVar("T")
 
 
 class TrialRun:
-    """Indexes a corpus below `root`, then answers queries by every pipeline. `cache` outlives it."""
+    """Indexes a corpus below `root`, then answers queries by every pipeline. `cache` outlives it.
+
+    Pipelines are named, or given by the names that their answers shall have; `given` are settings.
+    """
 
     def __init__(
         self,
         root: Path,
         cache_directory: Path,
-        names: Sequence[str],
+        pipelines: Sequence[str] | Mapping[str, Pipeline],
         timeout_ms: int | None,
         progress: Progress,
+        **given: Any,
     ) -> None:
         self.root = root
         self.cache = cache_directory
         self.progress = progress
+        timeout = timeout_ms or NO_DEADLINE_MS
         self.settings = settings_from(
-            data_dir=root, host="127.0.0.1", timeout_ms=timeout_ms or NO_DEADLINE_MS, limits=Limits()
+            data_dir=root, host="127.0.0.1", timeout_ms=timeout, limits=Limits(), **given
         )
-        self.pipelines = {name: self._pipeline(name, hurried=timeout_ms is not None) for name in names}
+        stages = pipelines if isinstance(pipelines, Mapping) else self._named(pipelines)
+        hurried = timeout_ms is not None
+        self.pipelines = {
+            name: each if hurried else tuple(_without_budgets(each)) for name, each in stages.items()
+        }
         self._load = cache(loader_here(cache_directory / "models"))
 
     def index(self, dataset: Path, schema: Mapping[str, Any]) -> None:
@@ -171,11 +180,13 @@ class TrialRun:
             responses[name] = await ask(engine, snapshot, request)
         return responses
 
-    def _pipeline(self, name: str, *, hurried: bool) -> Pipeline:
+    def _named(self, names: Iterable[str]) -> dict[str, Pipeline]:
         known = named_pipelines(self.settings.pipelines)
-        if name not in known:
-            raise typer.BadParameter(f"there is no pipeline {name!r}; there are {', '.join(sorted(known))}")
-        return known[name] if hurried else tuple(_without_budgets(known[name]))
+        for name in names:
+            if name not in known:
+                there = ", ".join(sorted(known))
+                raise typer.BadParameter(f"there is no pipeline {name!r}; there are {there}")
+        return {name: known[name] for name in names}
 
 
 def _without_budgets(stages: Iterable[AnyStage]) -> Iterator[AnyStage]:
