@@ -7,20 +7,24 @@ long document costs is bounded: the net reads a few of its windows, which a much
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 from tokenizers import Encoding
+from torch import Tensor
 
 from models.based import Based
 from models.cross_folder import Opened, find, open_folder
+from models.cross_keep import THRESHOLD, Kept, Rule, judge, located
 from models.cross_passages import Ints, Item, Reading, Scores, Windows, add_up, choose, cut
 from models.cross_recipe import Recipe, read_recipe
 from models.cross_student import Student, load_student
 from models.packing import pack
 from models.precision import DType
+from models.sentences import sentences
 from models.tokens import copied, padded, spans
 
 BUDGET = 2048
@@ -79,15 +83,18 @@ class CrossEncoder:
 
     def forward(self, items: Sequence[Item]) -> Scores:
         """One padded batch through the net: its logits, float32 [n], in the given order."""
+        with torch.inference_mode():
+            logits: Scores = self._net(**self.inputs(items)).logits[:, 0].cpu().numpy()
+        return logits
+
+    def inputs(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """One padded batch by the names of the net's arguments: int64 [n, longest] each."""
         signed, real = padded(items, self._pad)
         second = signed < 0
         inputs = {"input_ids": np.where(second, ~signed, signed), "attention_mask": real.astype(np.int64)}
         if self._typed:
             inputs["token_type_ids"] = second.astype(np.int64)
-        with torch.inference_mode():
-            batch = {name: torch.from_numpy(each).to(self._net.device) for name, each in inputs.items()}
-            logits: Scores = self._net(**batch).logits[:, 0].cpu().numpy()
-        return logits
+        return {name: torch.from_numpy(each).to(self._net.device) for name, each in inputs.items()}
 
     def predict(self, pairs: Sequence[tuple[str, str]], budget: int = BUDGET) -> Scores:
         """Tokenise, batch by padded tokens, forward: the raw logits, float32 [n], in the order of `pairs`."""
@@ -138,6 +145,56 @@ class CrossEncoder:
         """The scores of documents, float32 [documents], from the logits of all their items in order."""
         counts = [len(each.items) for each in readings]
         return add_up(logits, np.repeat(np.arange(len(counts)), counts), len(counts), self.recipe.weights)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it says which sentences to keep."""
+        return getattr(self._net, "keep", None) is not None
+
+    def keep(
+        self,
+        query: str,
+        documents: Sequence[tuple[str, str]],
+        threshold: float = THRESHOLD,
+        rule: Rule = "mean",
+        budget: int = BUDGET,
+    ) -> list[Kept]:
+        """Which sentences of documents, which are titles and texts, help to answer (see `models.cross_keep`).
+
+        All of a text is read, in windows below its title; a token that two of them share counts in both. Of a
+        pair that is longer than `max_tokens` the end is not read. ValueError unless it `keeps`.
+        """
+        if not self.keeps:
+            raise ValueError(f"{self.name} has no head that says which sentences to keep")
+        parts = self._parts(documents)
+        pairs = [
+            (query, title + text[begin:end]) for title, text, spans in parts for begin, end in spans.tolist()
+        ]
+        encodings = self._cut.encode_batch(pairs)
+        read = zip(encodings, self._keeping([self._item(each) for each in encodings], budget), strict=True)
+        return [
+            judge(sentences(text), *located(islice(read, len(spans)), len(title), spans), threshold, rule)
+            for title, text, spans in parts
+        ]
+
+    def _parts(self, documents: Sequence[tuple[str, str]]) -> list[tuple[str, str, Ints]]:
+        """Of each document what is put before its windows, its text, and where in it all its windows are."""
+        titles = [f"{title} " if title else "" for title in self._titles([title for title, _ in documents])]
+        texts, recipe = [text for _, text in documents], self.recipe
+        return [
+            (title, text, cut(text, offsets, recipe.window, recipe.overlap).characters)
+            for title, text, offsets in zip(titles, texts, self.offsets(texts), strict=True)
+        ]
+
+    def _keeping(self, items: Sequence[Item], budget: int) -> list[Scores]:
+        """Of each item the probability that each of its tokens is to be kept, float32 [tokens]."""
+        found: list[Scores] = [np.empty(0, np.float32)] * len(items)
+        for batch in pack([len(item) for item in items], budget):
+            with torch.inference_mode():
+                logits = self._net(**self.inputs([items[place] for place in batch])).keep
+            for place, row in zip(batch, logits.softmax(-1)[:, :, 1].cpu().numpy(), strict=True):
+                found[place] = row[: len(items[place])]
+        return found
 
     def _choose(self, asked: Sequence[int], text: str, pieces: Encoding) -> tuple[Windows, int]:
         """The windows of a text that are read, and how many it has."""

@@ -5,6 +5,9 @@
 
     logit = classifier.weight [1, d] · tanh(pooler.weight [d, d] · h + pooler.bias [d]) + classifier.bias [1]
 
+It may hold a second head over the states of all tokens, which says of those of the document whether they
+are dropped or kept (see `models.cross_keep`): `keep.weight` [2, d] and `keep.bias` [2], of dropping first.
+
 All of it computes in float32, whatever the encoder computes in: eight bits of a logit would make ties of
 good passages.
 """
@@ -20,9 +23,10 @@ FILE = "head.safetensors"
 
 
 class Scored(NamedTuple):
-    """What a net says of a batch: `logits` float32 [texts, 1]."""
+    """What a net says of a batch: `logits` float32 [texts, 1] and, of tokens, `keep` [texts, longest, 2]."""
 
     logits: Tensor
+    keep: Tensor | None
 
 
 class Headed(nn.Module):
@@ -34,12 +38,14 @@ class Headed(nn.Module):
         width = body.config.hidden_size
         self.pooler = _linear(width, width, head, "pooler")
         self.classifier = _linear(width, 1, head, "classifier")
+        self.keep = _linear(width, 2, head, "keep") if "keep.weight" in head else None
         self.to(body.device).eval().requires_grad_(False)
 
     def forward(self, **inputs: Tensor) -> Scored:
         """Ids, mask and kinds of tokens, int64 [texts, longest]."""
         states = self.body(**inputs).last_hidden_state
-        return Scored(self.classifier(self.pooler(states[:, 0].float()).tanh()))
+        logits = self.classifier(self.pooler(states[:, 0].float()).tanh())
+        return Scored(logits, None if self.keep is None else self.keep(states.float()))
 
     @property
     def device(self) -> torch.device:
@@ -70,8 +76,11 @@ def read_head(folder: Path, width: int) -> dict[str, Tensor]:
         "classifier.weight": (1, width),
         "classifier.bias": (1,),
     }
-    if found != wanted:
-        raise ValueError(f"{file} should hold tensors of shapes {wanted}, but holds {found}")
+    keep = {"keep.weight": (2, width), "keep.bias": (2,)}
+    if found not in (wanted, {**wanted, **keep}):
+        raise ValueError(
+            f"{file} should hold tensors of shapes {wanted}, with {keep} or without, but holds {found}"
+        )
     return {name: tensor.float() for name, tensor in tensors.items()}
 
 
