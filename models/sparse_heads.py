@@ -70,11 +70,11 @@ def pool_projected(
     `states` are [texts, positions, hidden]; weights float32 [texts, vocabulary].
     """
     if pooling == "sum":
-        return _by_stretch(states, projection, lambda logits: pool(logits, voting, "sum", activation))
+        return by_stretch(states, projection, lambda logits: pool(logits, voting, "sum", activation))
     if pooling == "last":
         logits = projection(at_last(states, voting))
     else:
-        logits = _by_stretch(voters(states, voting), projection, lambda logits: logits.amax(1))
+        logits = by_stretch(voters(states, voting), projection, lambda logits: logits.amax(1))
     return activate(logits * voting.any(1, keepdim=True), activation)
 
 
@@ -90,7 +90,7 @@ def voters(states: Tensor, voting: Tensor) -> Tensor:
     return states.gather(1, chosen[:, :, None].expand(-1, -1, states.shape[2]))
 
 
-def _by_stretch(states: Tensor, projection: Projection, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+def by_stretch(states: Tensor, projection: Projection, reduce: Callable[[Tensor], Tensor]) -> Tensor:
     """`reduce(projection(states))`, [texts, vocabulary], for a stretch of the vocabulary at a time."""
     texts, positions, _ = states.shape
     step = max(1, CELLS // (texts * positions))

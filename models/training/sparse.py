@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from models.load import resolve
-from models.precision import pretrained
-from models.sparse_heads import CELLS, activate
+from models.precision import fast_dtype, pretrained
+from models.sparse_heads import Projection, activate, by_stretch, voters
 from models.sparse_nets import split
 from models.sparse_recipe import FILE as RECIPE
 from models.training.fit import Options, Run, Student, fit
@@ -67,40 +67,34 @@ class SparseOptions(Options):
 class Largest(torch.autograd.Function):
     """`max_i (h_i . E_j + c_j)` for every j, with gradients only where a maximum is above zero.
 
-    A text has some hundred such entries of 30,000. Gradients of the product as it is written would fill
-    [texts, positions, vocabulary], and take twice the time of the forward for zeros.
+    A text has some hundred such entries of 30,000, and gradients of the product as it is written would fill
+    [texts, positions, vocabulary]. Where the maximum was is found again, for these entries only.
     """
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, real: Tensor) -> Tensor:
-        """[texts, vocabulary] of states [texts, positions, hidden], weight [vocabulary, hidden], bias
-        [vocabulary] and which positions count, bool [texts, positions].
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """[texts, vocabulary] of `states` [texts, positions, hidden], all of which count.
+
+        `weight` is [vocabulary, hidden], `bias` [vocabulary]; the product is in bfloat16 where that is fast.
         """
-        low = states.dtype if states.device.type != "cpu" else torch.bfloat16
-        rows, matrix = states.to(low), weight.to(low)
-        step = max(1, CELLS // real.numel())
-        found, places = [], []
-        hidden = torch.where(real, 0.0, NOTHING)[:, :, None].to(low)
-        for begin in range(0, len(weight), step):
-            logits = rows @ matrix[begin : begin + step].T + hidden
-            value, place = logits.max(1)
-            found.append(value)
-            places.append(place)
-        largest = torch.cat(found, 1).float() + bias
-        ctx.save_for_backward(states, weight, torch.cat(places, 1), largest > 0)
+        kind = torch.bfloat16 if fast_dtype(str(states.device)) == "bfloat16" else torch.float32
+        projection = Projection(weight.to(kind), None)
+        largest = by_stretch(states.to(kind), projection, lambda logits: logits.amax(1)).float() + bias
+        ctx.save_for_backward(states, weight, largest > 0)
         return largest
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of states, weight and bias."""
-        states, weight, places, active = ctx.saved_tensors
+        states, weight, active = ctx.saved_tensors
         text, term = (gradients[0] * active).nonzero(as_tuple=True)
         value = gradients[0][text, term][:, None]
-        place = places[text, term]
+        terms = torch.split(term, torch.bincount(text, minlength=len(states)).tolist())
+        place = torch.cat([(own @ weight[some].T).argmax(0) for own, some in zip(states, terms, strict=True)])
         of_states = torch.zeros_like(states).index_put_((text, place), value * weight[term], accumulate=True)
         of_weight = torch.zeros_like(weight).index_add_(0, term, value * states[text, place])
         of_bias = weight.new_zeros(len(weight)).index_add_(0, term, value[:, 0])
-        return of_states, of_weight, of_bias, None
+        return of_states, of_weight, of_bias
 
 
 class InferenceFree(Student):
@@ -138,7 +132,7 @@ class InferenceFree(Student):
         batch = batch.to(self.weight.device)
         states = self.body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         votes = batch["attention_mask"].bool() & ~torch.isin(batch["input_ids"], self._special)
-        largest = Largest.apply(states, self.weight, self.bias, votes)  # type: ignore[no-untyped-call]
+        largest = Largest.apply(voters(states, votes), self.weight, self.bias)  # type: ignore[no-untyped-call]
         weights = activate(largest, "log1p")
         return weights.index_fill(1, self._special, 0.0)
 
@@ -200,6 +194,8 @@ def train(
     net = pretrained(AutoModelForMaskedLM, path, device, torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     usable = [group for group in training if len(group.documents) >= options.documents]
+    if not usable:
+        raise ValueError(f"no group has {options.documents} documents, so there is nothing to train on")
     texts = list(dict.fromkeys(text for group in usable for text in group.texts))
     idf = piece_idf(texts, tokenizer, net.config.vocab_size)
     student = InferenceFree(net, tokenizer, idf, options).to(device)
