@@ -87,7 +87,7 @@ def open_folder(found: Based, path: Path, device: str, dtype: torch.dtype) -> Op
     Raises ValueError with the name of the weights if it is no cross-encoder.
     """
     if (found.weights.path / HEAD).is_file():
-        return _with_head(found, _transformer(path), device, dtype)
+        return with_head(found, path, device, dtype)
     name = found.base.name
     config = AutoConfig.from_pretrained(path, local_files_only=True)
     _check_head(name, config)
@@ -100,16 +100,21 @@ def open_folder(found: Based, path: Path, device: str, dtype: torch.dtype) -> Op
     return Opened(net, tokenizer, limit, activation, _typed(tokenizer))
 
 
-def _with_head(found: Based, path: Path, device: str, dtype: torch.dtype) -> Opened:
-    """An encoder that says nothing of pairs, and what makes scores of its states."""
-    name, config = found.base.name, AutoConfig.from_pretrained(path, local_files_only=True)
+def with_head(
+    found: Based, path: Path, device: str, dtype: torch.dtype, head: dict[str, Tensor] | None = None
+) -> Opened:
+    """An encoder that says nothing of pairs, and what makes scores of its states: a head that is given, or
+    that of the folder. See `open_folder`.
+    """
+    name, path = found.base.name, _transformer(path)
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
     architectures = config.architectures or ["of no named architecture"]
     if config.is_encoder_decoder or not all(each.endswith(ENCODERS) for each in architectures):
         raise ValueError(f"{name} is {', '.join(architectures)}, not an encoder that a {HEAD} can be for")
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     limit = _limit(name, tokenizer, config, None)
-    head = read_head(found.weights.path, config.hidden_size)
-    net = Headed(_adapted(found, AutoModel, path, device, dtype), head)
+    body = _adapted(found, AutoModel, path, device, dtype)
+    net = Headed(body, head or read_head(found.weights.path, config.hidden_size))
     typed = _typed(tokenizer) and getattr(config, "type_vocab_size", 0) > 1
     return Opened(net, tokenizer, limit, "sigmoid", typed)
 
