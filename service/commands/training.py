@@ -28,13 +28,15 @@ from service.commands.encoding_cache import cache_home
 from service.commands.gain import Gain, measure
 from service.commands.mining import Mined, Questions, mine, questions_of
 from service.commands.pace import steps_within
-from service.commands.train_kinds import Kind
+from service.commands.train_kinds import Kind, how_to_use
 
 MOST_STEERING = 200
 """Groups by which a recipe says when to stop: it measures them many times."""
 
 MADE_QUESTIONS = 300
 """Questions made of a collection's text to measure by, where nothing is judged."""
+
+SOME_PASSAGES = 2000
 
 Side = Literal["training", "steering", "measuring"]
 
@@ -68,10 +70,11 @@ class Material:
 
 @dataclass(frozen=True)
 class Trained:
-    """What became of a training."""
+    """What became of a training; `use` is a line for a shell."""
 
     run: Run
     gains: list[Gain]
+    use: str
 
 
 def train(kind: Kind, given: Given) -> Trained:
@@ -83,13 +86,13 @@ def train(kind: Kind, given: Given) -> Trained:
     title = f"{given.out.resolve().name}: {kind.what.partition(':')[0].partition(',')[0].lower()}"
     write_card(given.out, title, kind.what, base, material.sources, run, given.licence)
     shutil.rmtree(given.out / "checkpoints", ignore_errors=True)
-    trials = kind.trials(base, str(given.out.resolve()))
+    trials = kind.trials(base, str(given.out.resolve()), _some_passages(material, given.mining.seed))
     with progress_bar() as progress:
         gains = [
             measure(questions, trials, given.mining.language, given.mining.seed, progress)
             for questions in (material.measuring if given.gain else ())
         ]
-    return Trained(run, gains)
+    return Trained(run, gains, how_to_use(trials[1]))
 
 
 def options_of(kind: Kind, given: Given) -> RunOptions:
@@ -180,6 +183,13 @@ def _judged(group: Group) -> Group:
     if any(group.relevant):
         return group
     return replace(group, relevant=(True, *group.relevant[1:]))
+
+
+def _some_passages(material: Material, seed: int) -> list[str]:
+    """Passages of the groups, or so many of them."""
+    texts = sorted({text for group in (*material.training, *material.steering) for text in group.texts})
+    chance = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    return chance.sample(texts, min(SOME_PASSAGES, len(texts)))
 
 
 def _check(material: Material) -> None:

@@ -15,7 +15,7 @@ from models.training.fit import Options, Run
 from models.training.groups import Group
 from service.cli import app
 from service.commands import training
-from service.commands.train_kinds import KINDS
+from service.commands.train_kinds import KINDS, how_to_use
 from tests.nets import word_overlap
 from tests.service.commands.beir import write_beir
 
@@ -247,8 +247,29 @@ def test_every_kind_has_a_recipe_and_trials(name: str) -> None:
     recipe = training._recipe(kind)
     assert issubclass(getattr(recipe, kind.options), Options)
     assert callable(recipe.train)
-    before, after = kind.trials("the base", "/what/was/made")
+    made = "itn" if name == "quality" else "/what/was/made"  # a scorer is asked what its scores are
+    before, after = kind.trials("the base", made, ["moon", "moon moon moon"])
     assert before.label != after.label
-    assert "/what/was/made" in (*after.schema.values(), *after.settings.values())
-    assert "/what/was/made" in kind.use.format(out="/what/was/made")
+    assert made in (*after.schema.values(), *after.settings.values())
     assert CliRunner().invoke(app, ["train", name, "--help"]).exit_code == 0
+
+
+def test_how_a_net_is_used_is_a_line_for_a_shell() -> None:
+    lines = {
+        name: how_to_use(KINDS[name].trials("the base", "/my nets/one", [])[1])
+        for name in ("sparse", "late", "cross")
+    }
+    idf = '"sparse_encoder": "/my nets/one", "sparse_idf": "model", "sparse_query": "idf"'
+    late = '"components": ["bm25", "dense", "sparse", "late"], "late_encoder": "/my nets/one"'
+    assert lines == {
+        "sparse": f"winnow index FOLDER --schema '{{{idf}}}'",
+        "late": f"winnow index FOLDER --schema '{{{late}}}'",
+        "cross": "WINNOW_CROSS_ENCODER='/my nets/one' winnow serve",
+    }
+
+
+def test_the_worse_third_of_passages_is_left_out_by_their_quality() -> None:
+    """Shares of different words: 1/4, 1/2, 3/4 and 1; 30 % of the way from the first lies at 0.475."""
+    passages = ["a a a a", "a a b b", "a a b c", "a b c d"]
+    _, after = KINDS["quality"].trials("the base", "itn", passages)
+    assert after.schema == {"sparse_quality": "itn", "least_quality": 0.475}
