@@ -138,6 +138,17 @@ def test_a_net_is_trained_described_and_measured(
     assert "a figure that the trainer prints" in result.stderr
 
 
+@pytest.mark.parametrize("kind", ["cross", "decoder-sparse"])
+def test_nets_without_a_forerunner_are_measured_beside_bm25(
+    kind: str, data: Path, winnow: Winnow, recipe: Recipe
+) -> None:
+    """Each question's two words are in the title of its answer, and one of them is in no other."""
+    result = winnow(kind, "--data", data, "--queries", "20", "--json")
+    assert result.exit_code == 0, result.output
+    (gain,) = json.loads(result.stdout)["gain"]
+    assert gain["before"] == gain["after"] == 1
+
+
 def test_what_measures_neither_trains_nor_steers(
     data: Path, winnow: Winnow, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
