@@ -40,28 +40,31 @@ KEPT = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_token
 MODEL = "model.safetensors"
 TABLE = "idf.safetensors"
 NOTHING = float("-inf")
-MOST = 256
-"""Tokens of a document."""
+BLOCK = 16
+"""Texts whose logits are computed together; with more, stretches of the vocabulary become too narrow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SparseOptions(Options):
     """`documents` of each group are read in a step: a relevant one if there is any, others by chance.
 
-    `teachers` are names of scores in the groups, `scale` what their mean is multiplied by; `contrast` is the
-    weight of InfoNCE, for questions that have a relevant document. `regulariser` is lambda, reached after the
-    share `ramp` of the steps. `learn_idf` trains the table of questions' weights too.
+    `teachers` are names of scores in the groups, `scale` what their mean is multiplied by, `temperature` what
+    the student's scores are divided by. `contrast` is the weight of InfoNCE, for questions that have a
+    relevant document. `regulariser` is lambda, reached after the share `ramp` of the steps. A passage is cut
+    to `tokens`. `learn_idf` trains the table of questions' weights too.
     """
 
     batch: int = 16
-    learning_rate: float = 1e-4
-    documents: int = 6
+    learning_rate: float = 2e-4
+    documents: int = 5
     teachers: tuple[str, ...] = ("bm25", "dense", "sparse")
     scale: float = 30.0
+    temperature: float = 2.0
     contrast: float = 0.1
-    regulariser: float = 0.002
+    regulariser: float = 0.0005
     ramp: float = 0.33
-    learn_idf: bool = True
+    tokens: int = 160
+    learn_idf: bool = False
 
 
 class Largest(torch.autograd.Function):
@@ -79,7 +82,13 @@ class Largest(torch.autograd.Function):
         """
         kind = torch.bfloat16 if fast_dtype(str(states.device)) == "bfloat16" else torch.float32
         projection = Projection(weight.to(kind), None)
-        largest = by_stretch(states.to(kind), projection, lambda logits: logits.amax(1)).float() + bias
+        largest = torch.cat(
+            [
+                by_stretch(some, projection, lambda logits: logits.amax(1))
+                for some in states.to(kind).split(BLOCK)
+            ]
+        )
+        largest = largest.float() + bias
         ctx.save_for_backward(states, weight, largest > 0)
         return largest
 
@@ -114,7 +123,7 @@ class InferenceFree(Student):
         options, chance = self.options, self.generator()
         sampled = [sample(group, options.documents, chance) for group in groups]
         weights = self.passages([text for group in sampled for text in group.texts])
-        scores = self.questions([group.query for group in sampled]) @ weights.T
+        scores = self.questions([group.query for group in sampled]) @ weights.T / options.temperature
         told, targets, known = _told(sampled, options)
         scores = scores.masked_fill(told.isneginf(), NOTHING)
         loss = distil(told, scores)
@@ -127,7 +136,7 @@ class InferenceFree(Student):
     def passages(self, texts: Sequence[str]) -> Tensor:
         """Weights float32 [texts, vocabulary]."""
         batch = self._tokenizer(
-            list(texts), truncation=True, max_length=MOST, padding=True, return_tensors="pt"
+            list(texts), truncation=True, max_length=self.options.tokens, padding=True, return_tensors="pt"
         )
         batch = batch.to(self.weight.device)
         states = self.body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
@@ -140,7 +149,9 @@ class InferenceFree(Student):
         """Weights float32 [texts, vocabulary]: that of the table, for each piece once."""
         table = self.idf.clamp_min(0.0)
         found = torch.zeros(len(texts), len(table), device=table.device)
-        for row, ids in enumerate(self._tokenizer(list(texts), truncation=True, max_length=MOST).input_ids):
+        for row, ids in enumerate(
+            self._tokenizer(list(texts), truncation=True, max_length=self.options.tokens).input_ids
+        ):
             found[row, torch.tensor(ids)] = 1.0
         return found.index_fill(1, self._special, 0.0) * table
 
@@ -171,7 +182,7 @@ def piece_idf(texts: Sequence[str], tokenizer: Any, vocabulary: int) -> NDArray[
     Pieces that no text has are the rarest.
     """
     counts = np.zeros(vocabulary, np.int64)
-    for ids in tokenizer(list(texts), truncation=True, max_length=MOST, add_special_tokens=False).input_ids:
+    for ids in tokenizer(list(texts), add_special_tokens=False).input_ids:
         counts[np.unique(np.array(ids, np.int64))] += 1
     return np.log1p((len(texts) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
 
