@@ -51,7 +51,8 @@ class SparseOptions(Options):
     `teachers` are names of scores in the groups, `scale` what their mean is multiplied by, `temperature` what
     the student's scores are divided by. `contrast` is the weight of InfoNCE, for questions that have a
     relevant document. `regulariser` is lambda, reached after the share `ramp` of the steps. A passage is cut
-    to `tokens`. `learn_idf` trains the table of questions' weights too.
+    to `tokens`. The table of questions' weights is idf times exp(`table_rate` * c), of which c is trained: it
+    needs larger steps than a net, and at 0 it stays idf.
     """
 
     batch: int = 16
@@ -64,7 +65,7 @@ class SparseOptions(Options):
     regulariser: float = 0.0005
     ramp: float = 0.33
     tokens: int = 160
-    learn_idf: bool = False
+    table_rate: float = 20.0
 
 
 class Largest(torch.autograd.Function):
@@ -113,7 +114,8 @@ class InferenceFree(Student):
         super().__init__(options.seed)
         self.body, projection = split(net)
         self.weight, self.bias = projection.weight, projection.bias
-        self.idf = nn.Parameter(torch.from_numpy(idf.copy()), requires_grad=options.learn_idf)
+        self._idf = torch.from_numpy(idf.copy()).to(self.weight.device)
+        self.change = nn.Parameter(torch.zeros_like(self._idf), requires_grad=options.table_rate > 0)
         self.options, self._tokenizer = options, tokenizer
         special = [each for each in tokenizer.all_special_ids if each < len(idf)]
         self._special = torch.tensor(special, device=self.weight.device)
@@ -145,9 +147,13 @@ class InferenceFree(Student):
         weights = activate(largest, "log1p")
         return weights.index_fill(1, self._special, 0.0)
 
+    def table(self) -> Tensor:
+        """Weights of questions' pieces, float32 [vocabulary]."""
+        return self._idf * (self.options.table_rate * self.change).exp()
+
     def questions(self, texts: Sequence[str]) -> Tensor:
         """Weights float32 [texts, vocabulary]: that of the table, for each piece once."""
-        table = self.idf.clamp_min(0.0)
+        table = self.table()
         found = torch.zeros(len(texts), len(table), device=table.device)
         for row, ids in enumerate(
             self._tokenizer(list(texts), truncation=True, max_length=self.options.tokens).input_ids
@@ -234,12 +240,12 @@ def save(student: InferenceFree, out: Path, base: Path) -> None:
         if (base / name).is_file():
             shutil.copyfile(base / name, out / name)
     named = {name.removeprefix("body."): each for name, each in student.state_dict().items()}
-    tensors = {name: each for name, each in named.items() if name not in ("weight", "bias", "idf")}
+    tensors = {name: each for name, each in named.items() if name not in ("weight", "bias", "change")}
     rounded = {name: each.bfloat16() if each.ndim > 1 else each for name, each in tensors.items()}
     save_file(
         {name: each.contiguous().clone() for name, each in rounded.items()}, out / MODEL, {"format": "pt"}
     )
-    save_file({"idf": student.idf.detach().clamp_min(0.0).contiguous()}, out / TABLE)
+    save_file({"idf": student.table().detach().contiguous()}, out / TABLE)
     (out / RECIPE).write_text(
         json.dumps({"kind": "mlm", "pooling": "max", "activation": "log1p"}) + "\n", "utf-8"
     )
