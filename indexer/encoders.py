@@ -101,6 +101,10 @@ class LateEncoder(Encoder, Protocol):
         """Return for each text which vocabulary entry a row stands for, and which of its characters."""
         ...
 
+    def gates(self, vectors: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Return by what vectors that would be kept are multiplied, 0 for those that are not, if it says."""
+        ...
+
 
 class KeysEncoder(Loaded, Protocol):
     """What the indexer asks of `models.in_context.net.InContextNet`.

@@ -31,7 +31,19 @@ def token_rows(
         encoded = encoder.encode(block, progress=report)
         for text, vectors, (ids, spans) in zip(block, encoded, encoder.pieces(block), strict=True):
             labels = _labels(schema, text, vectors, spans)
-            yield Tokens(vectors if labels is None else pool(vectors, labels), ids, labels)
+            kept = Tokens(vectors if labels is None else pool(vectors, labels), ids, labels)
+            gates = encoder.gates(kept.vectors)
+            yield kept if gates is None else gated(kept, gates)
+
+
+def gated(tokens: Tokens, gates: NDArray[np.float32]) -> Tokens:
+    """Multiply vectors by numbers float32 [m]; those of 0 are left out, with the tokens they stand for."""
+    stays, labels = gates > 0, tokens.labels
+    if labels is None:
+        labels = np.arange(len(gates), dtype=np.int32)
+    numbers = (np.cumsum(stays) - 1).astype(np.int32)
+    vectors = (tokens.vectors * gates[:, None])[stays]
+    return Tokens(vectors, tokens.ids[stays[labels]], numbers[labels[stays[labels]]])
 
 
 def codebook(schema: CollectionSchema, encoder: LateEncoder) -> Codebook | None:

@@ -61,7 +61,7 @@ class LateEncoder:
     def __init__(self, found: Based, opened: Opened) -> None:
         weights = found.weights
         self._body, self._head, self._layouts = opened.body, opened.head, opened.layouts
-        self._pool = opened.pool
+        self._pool, self._gate = opened.pool, opened.gate
         backend, self._pad = opened.tokenizer.backend_tokenizer, opened.tokenizer.pad_token_id or 0
         self._whole = copied(backend)
         self._cut = {kind: copied(backend, layout.most) for kind, layout in opened.layouts.items()}
@@ -145,6 +145,17 @@ class LateEncoder:
             if progress is not None:
                 progress(len(batch))
         return list(found)
+
+    def gates(self, vectors: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """By what an index multiplies vectors float32 [rows, dim] that it would keep: float32 [rows].
+
+        Those of 0 are not kept. None for an encoder that has no such numbers.
+        """
+        if self._gate is None:
+            return None
+        with torch.inference_mode():
+            found: NDArray[np.float32] = self._gate(torch.from_numpy(vectors)).numpy()
+        return found
 
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Character (start, end) of every word piece of each whole text: int64 [pieces, 2], nothing cut."""

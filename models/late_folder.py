@@ -26,6 +26,7 @@ from models import Kind
 from models.adapter import merged, read_adapter
 from models.based import PLAIN, Based, based
 from models.dense import PROMPTS
+from models.late_gate import Gate, load_gate
 from models.late_heads import load_head, unit
 from models.late_layout import Fill, Layout, entries, punctuation
 from models.late_recipe import FILE, Recipe, read_recipe
@@ -44,7 +45,7 @@ class Opened:
     """A loaded folder: the transformer `body`, its `head`, and how texts are laid out.
 
     `pool` makes of the same states the vectors of texts that `models.dense` makes by the same net; None where
-    that is no dense encoder, was changed, or is given other tokens.
+    that is no dense encoder, was changed, or is given other tokens. `gate` weighs what is kept of passages.
     """
 
     body: Any
@@ -53,6 +54,7 @@ class Opened:
     tokenizer: Any
     layouts: dict[Kind, Layout]
     pool: Pool | None = None
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,15 @@ def _with_recipe(found: Based, path: Path, device: str, dtype: torch.dtype) -> O
     _register(name, tokenizer, recipe.markers.values())
     layouts = {kind: _recipe_layout(name, recipe, kind, states) for kind in PROMPTS}
     pool = states.pool if _reads_alike(layouts, states.layouts) else None
+    dim = hidden if recipe.head is None else recipe.head.dim
+    gate = load_gate(place, dim) if recipe.gate else None
     if recipe.head is None:
-        return Opened(states.body, unit, hidden, tokenizer, layouts, pool)
+        return Opened(states.body, unit, hidden, tokenizer, layouts, pool, gate)
     # From the weights as they came: a converted copy has rounded them already, before they are folded.
     head = load_head(place).folded()
     if head.hidden != hidden:
         raise ValueError(f"{name} has states of {hidden} numbers, and its head is for {head.hidden}")
-    return Opened(states.body, head.to(device, dtype), recipe.head.dim, tokenizer, layouts, pool)
+    return Opened(states.body, head.to(device, dtype), dim, tokenizer, layouts, pool, gate)
 
 
 def _adapted(found: Based, path: Path, device: str, dtype: torch.dtype) -> States:

@@ -60,7 +60,8 @@ class Recipe(BaseModel):
     or a passage as they stand, with the space that they end with; they are read and get none.
     `query_length`: questions are cut to so many tokens and filled up to them with `fill`, the tokeniser's
     mask token if None; no token looks at these unless `attend`. `skip`: which tokens of passages get no
-    vector, "punctuation" or a list of vocabulary entries.
+    vector, "punctuation" or a list of vocabulary entries. `gate` says that vectors kept of passages have
+    weights, by which words that say nothing are left out (see `models.late_gate`).
     `max_tokens` cuts passages, and questions that have no `query_length`.
     """
 
@@ -75,6 +76,7 @@ class Recipe(BaseModel):
     fill: str | None = None
     attend: bool = False
     skip: Literal["punctuation"] | tuple[str, ...] = "punctuation"
+    gate: bool = False
     max_tokens: Annotated[int, Field(ge=8)] | None = None
 
     @model_validator(mode="after")

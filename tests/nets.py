@@ -420,6 +420,9 @@ class WordOverlapLateEncoder:
             for ids, spans in zip(self.tokenize(texts, kind), self.offsets(texts), strict=True)
         ]
 
+    def gates(self, vectors: NDArray[np.float32]) -> None:
+        return None
+
     def words(self, ids: Sequence[int] | NDArray[np.integer]) -> list[str]:
         return [self._seen[int(each)] for each in ids]
 
