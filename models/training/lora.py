@@ -40,7 +40,7 @@ class LoraLinear(nn.Module):
         self.lora_b = nn.Parameter(torch.zeros(layer.out_features, rank, device=device))
         self.weight, self.bias = layer.weight, layer.bias
         self._dtype = dtype
-        self._known: tuple[Any, Tensor] | None = None
+        self._known: tuple[tuple[Tensor, Tensor], Tensor] | None = None
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., out] of states [..., in], both in the format that is computed in."""
@@ -55,12 +55,13 @@ class LoraLinear(nn.Module):
 
     def merged(self) -> Tensor:
         """W + s · B A, rounded: [out, in], computed once for all forwards of a step."""
-        made_of = self.lora_a._version, self.lora_b._version, self.lora_b.data_ptr()
-        if self._known is None or self._known[0] != made_of:
+        parts = self.lora_a.detach(), self.lora_b.detach()
+        # Fused optimisers change parameters without counting it as a new version, so values are compared.
+        if self._known is None or not all(map(torch.equal, parts, self._known[0])):
             # What is made while measuring would else be barred from the next step's gradients.
             with torch.inference_mode(False), torch.no_grad():
                 whole = self.weight.float() + SCALE * (self.lora_b @ self.lora_a)
-                self._known = made_of, whole.to(self._dtype)
+                self._known = (self.lora_a.clone(), self.lora_b.clone()), whole.to(self._dtype)
         return self._known[1]
 
 

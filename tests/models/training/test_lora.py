@@ -65,9 +65,11 @@ def test_gradients_are_those_of_the_layer_written_out():
         torch.testing.assert_close(getattr(net, name).lora_b.grad, b.grad)
 
 
-def test_a_step_after_measuring_learns_on():
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_after_measuring_learns_on(fused: bool):
     net = adapted()
-    optimizer = torch.optim.SGD([each for each in net.parameters() if each.requires_grad], 0.1)
+    weights = [each for each in net.parameters() if each.requires_grad]
+    optimizer = torch.optim.AdamW(weights, 0.01, fused=fused)
     losses = []
     for _ in range(3):
         with torch.inference_mode():
