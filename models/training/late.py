@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import LoraConfig
 from torch import Tensor
 
 from models.late import LateEncoder
@@ -27,13 +26,13 @@ from models.late_gate import Gate, save_gate
 from models.late_heads import save_head, unit
 from models.late_recipe import FILE, Activation, HeadSpec, Recipe, Shape
 from models.load import is_path
-from models.precision import DType
+from models.precision import DType, fast_dtype
 from models.training.fit import Options, Run, Student, fit
 from models.training.groups import Group, sample
 from models.training.head_start import begun
-from models.training.late_adapter import put_adapter, save_adapter
 from models.training.late_net import TokenNet
 from models.training.late_scores import maxsim
+from models.training.lora import put_lora, save_lora
 from models.training.losses import distil, ensemble, info_nce
 from models.training.measures import ndcg
 from models.training.merging import Merging
@@ -99,11 +98,11 @@ class LateOptions(Options):
 
 
 class LateStudent(Student):
-    """A net of token vectors, which gives its loss; `adapter` is the form of its LoRA, None without."""
+    """A net of token vectors, which gives its loss."""
 
-    def __init__(self, net: TokenNet, options: LateOptions, adapter: LoraConfig | None) -> None:
+    def __init__(self, net: TokenNet, options: LateOptions) -> None:
         super().__init__(options.seed)
-        self.net, self.options, self.adapter = net, options, adapter
+        self.net, self.options = net, options
 
     def forward(self, groups: list[Group]) -> Tensor:
         """The loss of a step, a scalar."""
@@ -183,17 +182,21 @@ def started(
     """The encoder called `base` with an untrained head, made for the passages of some of the groups."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = find(base)
-    path, kind = found.prepared(device, dtype, cache)
+    # LoRA is merged into the weights as they are stored, so these are not rounded before.
+    path, kind = found.prepared(device, "float32" if options.rank else dtype, cache)
     opened = open_folder(found, path, device, kind)
+    computing = getattr(torch, fast_dtype(device) if dtype == "auto" else dtype)
     if opened.head is not unit or (found.weights.path / FILE).is_file():
         raise ValueError(f"{base} has a head or a recipe: name the encoder that it is made of")
     reader = LateEncoder(found, opened)
     head = begun(options.spec(reader.dim), _states(groups, reader, options.seed), options.seed)
     opened.body.requires_grad_(False)
-    adapter = put_adapter(opened.body, options.rank, options.seed) if options.rank else None
+    if options.rank:
+        opened.body.set_attn_implementation("eager")  # on CPUs its gradients take half the time
+        put_lora(opened.body, options.rank, options.seed, computing)
     gate = Gate(options.dim) if options.gate else None
     net = TokenNet(opened, reader, head, gate, options.merging, options.pool)
-    return LateStudent(net, options, adapter).to(device)
+    return LateStudent(net, options).to(device)
 
 
 def measured(student: LateStudent, groups: Sequence[Group]) -> dict[str, float]:
@@ -218,7 +221,7 @@ def save(student: LateStudent, out: Path, base: str) -> None:
     net = student.net
     recipe = Recipe(
         model=str(Path(base).expanduser().resolve()) if is_path(base) else base,
-        adapter=None if student.adapter is None else ADAPTER,
+        adapter=ADAPTER if student.options.rank else None,
         prompts={kind: layout.prompt for kind, layout in net.opened.layouts.items() if layout.prompt},
         gate=net.gate is not None,
     )
@@ -226,8 +229,8 @@ def save(student: LateStudent, out: Path, base: str) -> None:
     save_head(out, net.head)
     if net.gate is not None:
         save_gate(out, net.gate)
-    if student.adapter is not None:
-        save_adapter(net.opened.body, student.adapter, out / ADAPTER)
+    if student.options.rank:
+        save_lora(net.opened.body, out / ADAPTER)
 
 
 def _states(groups: Sequence[Group], reader: LateEncoder, seed: int) -> Tensor:
