@@ -10,6 +10,7 @@ cross-encoder of it (see `models.cross_heads`).
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -101,10 +102,14 @@ def open_folder(found: Based, path: Path, device: str, dtype: torch.dtype) -> Op
 
 
 def with_head(
-    found: Based, path: Path, device: str, dtype: torch.dtype, head: dict[str, Tensor] | None = None
+    found: Based,
+    path: Path,
+    device: str,
+    dtype: torch.dtype,
+    begun: Callable[[int], dict[str, Tensor]] | None = None,
 ) -> Opened:
-    """An encoder that says nothing of pairs, and what makes scores of its states: a head that is given, or
-    that of the folder. See `open_folder`.
+    """An encoder that says nothing of pairs, and what makes scores of its states: the head of the folder, or
+    one that is `begun` for states of so many numbers. See `open_folder`.
     """
     name, path = found.base.name, _transformer(path)
     config = AutoConfig.from_pretrained(path, local_files_only=True)
@@ -114,7 +119,9 @@ def with_head(
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     limit = _limit(name, tokenizer, config, None)
     body = _adapted(found, AutoModel, path, device, dtype)
-    net = Headed(body, head or read_head(found.weights.path, config.hidden_size))
+    width = config.hidden_size
+    head = read_head(found.weights.path, width) if begun is None else begun(width)
+    net = Headed(body, head)
     typed = _typed(tokenizer) and getattr(config, "type_vocab_size", 0) > 1
     return Opened(net, tokenizer, limit, "sigmoid", typed)
 
