@@ -86,7 +86,7 @@ class Largest(torch.autograd.Function):
         largest = torch.cat(
             [
                 by_stretch(some, projection, lambda logits: logits.amax(1))
-                for some in states.to(kind).split(BLOCK)
+                for some in torch.split(states.to(kind), BLOCK)
             ]
         )
         largest = largest.float() + bias
