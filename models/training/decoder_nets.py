@@ -4,6 +4,7 @@ A net gives two vectors of a text: the weights W that it is matched by, and the 
 keeps sparse. They differ for PROSPER, whose literal residual network lifts the text's own terms.
 """
 
+import math
 from typing import Any, cast
 
 import torch
@@ -11,7 +12,14 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
-from models.sparse_heads import activate, at_last, literal_residual, own_terms, pool_projected
+from models.sparse_heads import (
+    Projection,
+    activate,
+    at_last,
+    literal_residual,
+    own_terms,
+    pool_projected,
+)
 from models.sparse_nets import split
 
 ADAPTED = ".base_layer"
@@ -59,7 +67,19 @@ class DecoderNet(nn.Module):
                 found[f"{name}.weight"] = (weight.float() + change).to(weight.dtype)
         if not self.body.config.tie_word_embeddings:
             found[f"{self._head}.weight"] = self.projection.weight
+            if self.projection.bias is not None:
+                found[f"{self._head}.bias"] = self.projection.bias
         return found
+
+    def scale(self, factors: Tensor) -> None:
+        """Multiply the projection's rows, and so logits, by factors from 0, [vocabulary].
+
+        Its weights are then its own, and no longer those of the embeddings.
+        """
+        weight, bias = self.projection
+        scaled = (weight.float() * factors[:, None]).to(weight.dtype)
+        self.projection = Projection(scaled, None if bias is None else bias * factors)
+        self.body.config.tie_word_embeddings = False
 
     def states(self, ids: Tensor, real: Tensor) -> Tensor:
         """What is projected to the vocabulary: [texts, positions, hidden]."""
@@ -114,6 +134,16 @@ def cut(whole: Any, layers: int | None) -> None:
     whole.config.num_hidden_layers = layers
     if getattr(whole.config, "layer_types", None):
         whole.config.layer_types = whole.config.layer_types[:layers]
+
+
+def rarity(weights: Tensor) -> Tensor:
+    """How seldom each term is above zero in weights [texts, vocabulary]: `ln(n / df) / ln n`, from 0 to 1.
+
+    One that no text has is as rare as one that a single text has.
+    """
+    texts = len(weights)
+    counts = (weights > 0).sum(0).clamp_min(1)
+    return (texts / counts).log() / max(1.0, math.log(texts))
 
 
 def window(weights: Tensor, most: int | None) -> Tensor:

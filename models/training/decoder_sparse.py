@@ -9,12 +9,17 @@ Two heads, both read by `models.sparse_folder`, over a decoder that LoRA adapts:
   `W = w + I * (max_j w'_j - w'_j)` with `w' = F log1p(relu(h_l)) + b`. F [vocabulary, hidden] is as large as
   the language model's head, so it begins as that and changes by a matrix of low rank.
 
-Both learn by InfoNCE over the documents of all questions of a step, and are kept sparse twice over: by the
-lexical focusing window, which keeps a text's heaviest terms and matters first, and by FLOPS of the base
-weights, which takes over:
+Both learn by InfoNCE over the documents of all questions of a step, and are kept sparse by FLOPS of the base
+weights:
 
-    s(q, d) = Q . D            Q, D within their windows; for "prosper" Q has unit length
     loss = InfoNCE(s / temperature) + lambda_q(t) FLOPS(w_q) + lambda_d(t) FLOPS(w_d)
+
+They begin dense, and differ in what is done about it. "prosper" learns through the lexical focusing window:
+of a text only its heaviest terms are matched, s = Q . D with Q of unit length, which is the harder limit at
+first and none once FLOPS has done its work. Through a window "decoder" would see only what all texts have in
+common, since an untrained model has commas and articles anywhere. So s = w_q . w_d, the window cuts what is
+stored, and before it learns a term's row of the language model's head is scaled by how seldom the term is
+above zero (`rarity`).
 """
 
 import logging
@@ -42,7 +47,7 @@ from models.sparse import SparseEncoder
 from models.sparse_folder import Opened
 from models.sparse_recipe import FILE, Recipe
 from models.tokens import padded
-from models.training.decoder_nets import DecoderNet, Echo, Prosper, cut, window
+from models.training.decoder_nets import DecoderNet, Echo, Prosper, cut, rarity, window
 from models.training.fit import Options, Run, Student, fit
 from models.training.groups import Group, sample
 from models.training.losses import flops, info_nce, warmed
@@ -60,13 +65,15 @@ class DecoderSparseOptions(Options):
 
     `rank`, `alpha` and `dropout` are LoRA's, on every linear layer. `documents` of each group are read in a
     step: a relevant one, others by chance. `max_tokens` are those of a text as it is read, both copies
-    counted. `query_weight` and `document_weight` are lambda, reached after the share `ramp` of the steps;
-    `query_terms` and `document_terms` are the windows.
+    counted. Scores are divided by `temperature`; those of a "decoder" are large at first, and learn faster at
+    5 or more. `query_weight` and `document_weight` are lambda, reached after the share `ramp` of the steps;
+    `query_terms` and `document_terms` are the windows. `counted` are the texts by which the head of a
+    "decoder" is scaled before it learns; none leaves it as it is.
     """
 
     batch: int = 4
     learning_rate: float = 1e-3
-    kind: Literal["decoder", "prosper"] = "decoder"
+    kind: Literal["decoder", "prosper"] = "prosper"
     layers: int | None = None
     rank: int = 16
     alpha: int = 8
@@ -79,6 +86,7 @@ class DecoderSparseOptions(Options):
     ramp: float = 0.33
     query_terms: int = 256
     document_terms: int = 512
+    counted: int = 192
 
     @property
     def lora(self) -> LoraConfig:
@@ -190,6 +198,8 @@ def train(
     ]
     judged = [group for group in validation if any(group.relevant)]
     log.info("%d of %d groups can be learned from", len(usable), len(training))
+    if options.kind == "decoder" and options.counted:
+        student.net.scale(rarity(begun(student, usable)))
     run = fit(
         student,
         usable,
@@ -200,6 +210,19 @@ def train(
     )
     save(student, out)
     return run
+
+
+@torch.no_grad()
+def begun(student: DecoderSparse, groups: Sequence[Group]) -> Tensor:
+    """Weights of some texts as they are before training, half of them questions: float32 [texts, vocabulary].
+
+    At most `options.counted`, from all over the groups.
+    """
+    few = groups[:: max(1, 2 * len(groups) // student.options.counted)]
+    student.eval()
+    queries, _ = student.vectors([group.query for group in few], "query")
+    documents, _ = student.vectors([group.texts[0] for group in few], "document")
+    return torch.cat([queries, documents])
 
 
 def measured(encoder: SparseEncoder, groups: Sequence[Group]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.sparse import SparseEncoder
-from models.training.decoder_nets import Prosper, cut, window
+from models.training.decoder_nets import Prosper, cut, rarity, window
 from models.training.decoder_sparse import (
     DecoderSparse,
     DecoderSparseOptions,
@@ -101,6 +101,28 @@ def test_lifted_weights_are_nowhere_below_the_base_and_equal_where_the_text_is_s
     assert torch.equal(lifted[:, silent], weights[:, silent])
     assert (lifted[:, ids] >= weights[:, ids]).all()
     assert (lifted[:, ids] > weights[:, ids]).any()
+
+
+def test_rare_terms_weigh_more() -> None:
+    """Of four texts all, two, one and none have a term."""
+    weights = torch.tensor(
+        [[1.0, 2.0, 0.5, 0.0], [1.0, 3.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0], [9.0, 0.0, 0.0, 0.0]]
+    )
+    assert rarity(weights).tolist() == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_a_scaled_head_is_stored_as_one_of_its_own(base: Path, tmp_path: Path) -> None:
+    student = student_of(base, "decoder")
+    factors = torch.linspace(0, 1, student.encoder.vocabulary)
+    with torch.inference_mode():
+        before, _ = student.vectors([" moon sea"], "document")
+        student.net.scale(factors)
+        after, _ = student.vectors([" moon sea"], "document")
+    torch.testing.assert_close(after, (before.expm1() * factors).log1p(), atol=1e-5, rtol=1e-5)
+    save(student, tmp_path / "out")
+    served = SparseEncoder.load(str(tmp_path / "out"), dtype="float32")
+    found = dense(served.encode([" moon sea"]), served.vocabulary)
+    np.testing.assert_allclose(found, window(after, 40).numpy(), atol=2e-5)
 
 
 def test_the_window_keeps_the_heaviest_and_of_equal_ones_the_lower_entry() -> None:
