@@ -32,6 +32,8 @@ class Options:
     `steps` are optimiser steps of `batch` groups each. The learning rate rises over the share `warmup` of
     them and falls to zero in a line. Every `validate` steps the measure is taken and a checkpoint written;
     after `patience` of these without a better one training ends. `seed` decides everything that is random.
+    `start` is a checkpoint of an earlier run of the same net, whose weights training begins with; its options
+    and groups may have been others.
     """
 
     steps: int = 1000
@@ -42,6 +44,7 @@ class Options:
     validate: int = 100
     patience: int = 5
     seed: int = 0
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,17 @@ def fit(
 
     `model(groups)` gives the loss of a list of groups, a scalar. `measures` computes by name what `model` is
     worth now; the highest `measure` is best. `folder` keeps checkpoints; if it has any, training goes on from
-    the last one. ValueError if these are of another run, or without groups.
+    the last one. ValueError if these are of another run, without groups, and for a start that is of another
+    net.
     """
     if not training:
         raise ValueError("there are no groups to train on")
     _same_run(folder, training, measure, options)
+    net = _Loss(model)
+    if options.start is not None:
+        _begin(net, Path(options.start).expanduser())
     trainer = _Trainer(
-        model=_Loss(model),
+        model=net,
         args=_arguments(folder, measure, options),
         train_dataset=cast(Any, list(training)),
         eval_dataset=cast(Any, list(training[:1])),  # the trainer wants one; `measures` has its own
@@ -174,6 +181,16 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
         for name, weight in model.named_parameters()
         if weight.requires_grad
     }
+
+
+def _begin(model: nn.Module, folder: Path) -> None:
+    """Put the weights of an earlier run's checkpoint into `model`. ValueError for none, or another net's."""
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder} is no checkpoint to start from: it has no {WEIGHTS}")
+    own = {name: weight.shape for name, weight in trained(model).items()}
+    if own != {name: weight.shape for name, weight in load_file(folder / WEIGHTS).items()}:
+        raise ValueError(f"{folder} is a checkpoint of another net, or of one with other options")
+    _put(model, folder)
 
 
 def _put(model: nn.Module, folder: Path) -> None:

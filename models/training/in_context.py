@@ -36,6 +36,7 @@ from models.in_context.recipe import FILE, Recipe, recipe_to_json
 from models.in_context.states import States
 from models.training.fit import Options, Run, Student, fit
 from models.training.groups import Group, sample
+from models.training.losses import distil, ensemble
 from models.training.measures import ndcg
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,9 @@ LAST = ("q_proj", "k_proj")
 @dataclass(frozen=True, kw_only=True)
 class InContextOptions(Options):
     """`layer` is l*, `rank` that of LoRA, `documents` are those a question brings into a step: the relevant
-    one, and others of its group by chance. `aware` is the share of steps in mode `query_aware`.
+    one, and others of its group by chance. `aware` is the share of steps in mode `query_aware`. `distil`
+    weighs, in the other steps, how far attention is from what the group's teachers together think of its
+    documents, on a range from 0 to `scale`.
     """
 
     batch: int = 4
@@ -63,6 +66,8 @@ class InContextOptions(Options):
     aware: float = 0.25
     document_tokens: int = 160
     signal: Literal["words", "answer"] = "words"
+    distil: float = 0.0
+    scale: float = 10.0
 
 
 class AttentionReader(Student):
@@ -103,11 +108,13 @@ class AttentionReader(Student):
         before = self._instruction(None)
         read = self._read(unique, before)
         targets, banned = _targets(groups, unique)
+        told = _told(groups, unique, self.options.scale) if self.options.distil else None
         losses = []
         for mode in TOGETHER:
-            shares = self._asked([group.query for group in groups], read, before, mode)
-            logits = (shares / TEMPERATURE).masked_fill(banned, float("-inf"))
-            losses.append(cross_entropy(logits, targets))
+            logits = self._asked([group.query for group in groups], read, before, mode) / TEMPERATURE
+            losses.append(cross_entropy(logits.masked_fill(banned, float("-inf")), targets))
+            if told is not None:
+                losses[-1] = losses[-1] + self.options.distil * distil(told.to(logits.device), logits)
         return torch.stack(losses).mean()
 
     def _alone(self, group: Group) -> Tensor:
@@ -271,3 +278,13 @@ def _targets(groups: Sequence[Group], unique: Sequence[tuple[str, str]]) -> tupl
         for document, relevant in zip(group.documents, group.relevant, strict=True):
             banned[row, places[document]] = relevant and places[document] != targets[row]
     return torch.tensor(targets), banned
+
+
+def _told(groups: Sequence[Group], unique: Sequence[tuple[str, str]], scale: float) -> Tensor:
+    """What teachers think of the documents: float32 [questions, documents], -inf for other questions'."""
+    places = {document: number for number, document in enumerate(unique)}
+    told = torch.full((len(groups), len(unique)), float("-inf"))
+    for row, group in enumerate(groups):
+        columns = [places[document] for document in group.documents]
+        told[row, columns] = ensemble(group.scores, sorted(group.scores), scale)
+    return told

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from models.training.fit import Options, Student, fit, trained
@@ -70,6 +71,22 @@ def test_an_interrupted_run_ends_as_it_would_have(tmp_path):
     run(rest, tmp_path / "parts")
     assert rest.steps == list(range(10, 20))
     assert rest.number == whole.number
+
+
+def test_a_run_starts_with_the_weights_of_another(tmp_path):
+    first = Line()
+    run(first, tmp_path / "first")
+    start = tmp_path / "first" / "checkpoint-20"
+    found = run(Line(), tmp_path / "second", replace(OPTIONS, learning_rate=0.01, start=str(start)))
+    assert found.history[0]["near"] > -9.0
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_start_of_another_net_is_refused(tmp_path, there):
+    if there:
+        save_file({"model.other": torch.zeros(1)}, tmp_path / "trained.safetensors")
+    with pytest.raises(ValueError, match="another net" if there else r"has no trained\.safetensors"):
+        run(Line(), tmp_path / "run", replace(OPTIONS, start=str(tmp_path)))
 
 
 def test_it_ends_when_nothing_gets_better(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from models.in_context.net import InContextNet
 from models.in_context.read_out import BlockRank
 from models.training.groups import Group
-from models.training.in_context import InContextOptions, _targets, measured, share, train
+from models.training.in_context import InContextOptions, _targets, _told, measured, share, train
 from tests.models.training.toys import toy_groups
 from tests.nets import tiny_causal
 
@@ -43,6 +44,22 @@ def test_a_question_is_not_compared_with_another_of_its_answers():
     targets, banned = _targets([one, two], unique)
     assert targets.tolist() == [0, 2]
     assert banned.tolist() == [[False, True, False], [False, False, False]]
+
+
+def test_teachers_speak_of_a_questions_own_documents():
+    one = Group("a", (("", "x"), ("", "y")), (True, False), {"bm25": (8.0, 2.0)}, "toys")
+    two = Group("b", (("", "y"), ("", "z")), (False, True), {"bm25": (1.0, 3.0)}, "toys")
+    unique = [("", "x"), ("", "y"), ("", "z")]
+    nothing = float("-inf")
+    told = _told([one, two], unique, 10.0)
+    assert told.tolist() == [[pytest.approx(10), 0.0, nothing], [nothing, 0.0, pytest.approx(10)]]
+
+
+def test_it_learns_from_teachers(base, tmp_path):
+    groups = toy_groups()
+    options = replace(OPTIONS, distil=1.0, aware=0.0, steps=20, validate=10)
+    run = train(groups, groups[:8], tmp_path / "out", options, str(base), None)
+    assert run.history[0]["ndcg@10"] < run.best
 
 
 def test_it_learns_where_to_look_and_serves_what_it_learned(base, tmp_path):
