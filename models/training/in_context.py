@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -34,8 +32,10 @@ from models.in_context.opened import load_model, opened
 from models.in_context.read_out import BlockRank
 from models.in_context.recipe import FILE, Recipe, recipe_to_json
 from models.in_context.states import States
+from models.precision import fast_dtype
 from models.training.fit import Options, Run, Student, fit
 from models.training.groups import Group, sample
+from models.training.lora import put_lora, save_lora
 from models.training.losses import distil, ensemble
 from models.training.measures import ndcg
 
@@ -45,9 +45,9 @@ TEMPERATURE = 0.05
 TOGETHER: tuple[Mode, ...] = ("keys", "cached")
 """Modes in which documents are read once for all questions."""
 
-EVERY = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-LAST = ("q_proj", "k_proj")
-"""Layers that LoRA changes: of layer l* itself only queries and keys are computed."""
+ADAPTER = "adapter"
+NEVER = ("self_attn.v_proj", "self_attn.o_proj", "mlp")
+"""What of layer l* is not computed: attention is read of its queries and keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +71,17 @@ class InContextOptions(Options):
 
 
 class AttentionReader(Student):
-    """A decoder with LoRA, whose attention to documents can be trained."""
+    """A decoder with LoRA, whose attention to documents can be trained. It computes in `dtype`."""
 
-    def __init__(self, model: Any, tokenizer: Any, recipe: Recipe, options: InContextOptions) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, recipe: Recipe, options: InContextOptions, dtype: torch.dtype
+    ) -> None:
         super().__init__(options.seed)
-        self.options, self.recipe = options, recipe
-        self.config = lora(options)
-        for weight in model.parameters():
-            weight.requires_grad_(False)
-        self.net = inject_adapter_in_model(self.config, model)
+        self.options, self.recipe, self.net = options, recipe, model
         self.layout = Layout(tokenizer, recipe)
-        self.heads = int(model.config.num_attention_heads)
-        self._decoder = Decoder(self.net, options.layer, str(model.device))
+        self._decoder = Decoder(model, options.layer, str(model.device))
+        without = tuple(f"layers.{options.layer}.{part}" for part in NEVER)
+        put_lora(model, options.rank, options.seed, dtype, without)
 
     def forward(self, groups: list[Group]) -> Tensor:
         """The loss of a step, a scalar: each question's positive against the documents of all."""
@@ -200,13 +199,6 @@ def share(queries: Tensor, keys: Tensor, owners: Tensor, documents: int) -> Tens
     return mass.new_zeros(documents).index_add(0, owners, mass)
 
 
-def lora(options: InContextOptions) -> LoraConfig:
-    """LoRA on all linear layers below l*, and on the queries and keys of l*."""
-    below = "|".join(map(str, range(options.layer)))
-    pattern = rf".*layers\.({below})\..*({'|'.join(EVERY)})|.*layers\.{options.layer}\..*({'|'.join(LAST)})"
-    return LoraConfig(r=options.rank, lora_alpha=2 * options.rank, lora_dropout=0.0, target_modules=pattern)
-
-
 def train(
     training: Sequence[Group],
     validation: Sequence[Group],
@@ -227,10 +219,10 @@ def train(
         read=BlockRank(signal=options.signal),
         document_tokens=options.document_tokens,
     )
-    model, tokenizer = load_model(
-        replace(found, recipe=recipe), "cuda" if torch.cuda.is_available() else "cpu"
-    )
-    reader = AttentionReader(model, tokenizer, recipe, options)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # LoRA is merged into the weights as they are stored, so these are not rounded before.
+    model, tokenizer = load_model(replace(found, recipe=recipe), device, "float32")
+    reader = AttentionReader(model, tokenizer, recipe, options, getattr(torch, fast_dtype(device)))
     usable = [group for group in training if any(group.relevant) and not all(group.relevant)]
     judged = [group for group in validation if any(group.relevant)]
     log.info("%d of %d groups have a relevant document and others", len(usable), len(training))
@@ -256,13 +248,8 @@ def measured(reader: AttentionReader, groups: Sequence[Group]) -> dict[str, floa
 
 def save(reader: AttentionReader, out: Path, base: str) -> None:
     """Write `in_context.json` and the adapter, in bfloat16, as PEFT would."""
-    folder = out / "adapter"
-    folder.mkdir(parents=True, exist_ok=True)
-    state = get_peft_model_state_dict(reader.net)
-    tensors = {f"base_model.model.{name}": each.bfloat16().contiguous() for name, each in state.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    reader.config.save_pretrained(str(folder))
-    recipe = replace(reader.recipe, model=base, adapter="adapter")
+    save_lora(reader.net, out / ADAPTER)
+    recipe = replace(reader.recipe, model=base, adapter=ADAPTER)
     values = {name: value for name, value in recipe_to_json(recipe).items() if value is not None}
     (out / FILE).write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 

@@ -86,8 +86,10 @@ class _Product(torch.autograd.Function):
         return below, None, None, SCALE * of_a.float(), SCALE * of_b.float()
 
 
-def put_lora(net: nn.Module, rank: int, seed: int, dtype: torch.dtype, without: str = "pooler") -> None:
-    """Put LoRA beside all linear layers of a net, in place; not those whose names begin with `without`.
+def put_lora(
+    net: nn.Module, rank: int, seed: int, dtype: torch.dtype, without: tuple[str, ...] = ("pooler",)
+) -> None:
+    """Put LoRA beside all linear layers of a net, in place; not those whose names begin as `without` says.
 
     Nothing else of it will be trained. All of it then computes in `dtype`, but the weights that LoRA is
     beside stay as they are, best in float32. ValueError if there is no such layer.

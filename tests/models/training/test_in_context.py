@@ -81,7 +81,9 @@ def test_the_reader_computes_what_the_service_computes(base, tmp_path):
     from models.training.in_context import AttentionReader
 
     recipe = Recipe(str(base), layer=2, read=BlockRank(signal="words"), document_tokens=64)
-    reader = AttentionReader(*load_model(opened(str(base), None), "cpu", "float32"), recipe, OPTIONS)
+    reader = AttentionReader(
+        *load_model(opened(str(base), None), "cpu", "float32"), recipe, OPTIONS, torch.float32
+    )
     net = InContextNet.load(str(base), device="cpu", dtype="float32")
     group = toy_groups(1)[2]
     with torch.inference_mode():
