@@ -125,6 +125,27 @@ def mine(
         typer.echo(f"{mined.path}\t{len(mined.groups)}")
 
 
+@app.command()
+def mean(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that trainings of one kind wrote.")],
+    out: Out,
+    force: Force = False,
+) -> None:
+    """Take the mean of the weights of several runs of one kind, which may be better than each of them.
+
+    The runs began with the same weights and differ in their seed, options or data. Not for nets with an
+    adapter.
+    """
+    from models.training.soup import mean as mean_of
+
+    _check_place(out, force)
+    try:
+        mean_of(runs, out)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"there is no mean of these runs: {error}") from error
+    typer.echo(out)
+
+
 def _command(kind: Kind) -> Callable[..., None]:
     """The command of a kind; all have the same options."""
 

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from models.training.fit import Options, Run
@@ -102,6 +104,20 @@ def test_mine_makes_groups_and_says_where(data: Path, winnow: Winnow, recipe: Re
     path, number = result.stdout.split("\t")
     assert (Path(path).parent, int(number)) == (tmp_path / "out" / "groups", 5)
     assert "moons: 5 groups of 5 queries." in result.stderr
+
+
+def test_mean_of_runs(winnow: Winnow, tmp_path: Path) -> None:
+    for name, weight in (("a", 1.0), ("b", 3.0)):
+        (tmp_path / name).mkdir()
+        save_file({"w": torch.tensor([weight])}, tmp_path / name / "model.safetensors")
+    result = winnow("mean", tmp_path / "a", tmp_path / "b")
+    assert result.exit_code == 0, result.output
+    assert load_file(tmp_path / "out" / "model.safetensors")["w"].item() == 2.0
+    result = winnow("mean", tmp_path / "a", tmp_path / "b")
+    assert "holds a trained net already" in one_line(result.output)
+    result = winnow("mean", tmp_path / "a", tmp_path / "nowhere", "--force")
+    assert result.exit_code == 1
+    assert "there is no mean of these runs" in one_line(result.output)
 
 
 def test_a_folder_that_is_not_there_is_named(winnow: Winnow, recipe: Recipe, tmp_path: Path) -> None:
