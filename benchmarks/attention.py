@@ -38,7 +38,7 @@ from models.in_context.net import InContextNet
 from models.in_context.policies import FlexPrefill, Policy, Windows, kept_mass, sparse_attention, sparsity
 from models.in_context.read_out import BlockRank
 from models.in_context.segments import Segments, mask
-from models.load import DEFAULT_IN_CONTEXT
+from models.load import SMOLLM2
 from service.commands.encoding_cache import cache_home
 
 POLICIES: dict[str, Policy] = {
@@ -99,7 +99,7 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--model", default=DEFAULT_IN_CONTEXT)
+    parser.add_argument("--model", default=SMOLLM2)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--documents", type=int, default=20)
     parser.add_argument("--queries", type=int, default=4)

@@ -37,7 +37,7 @@ from models.in_context.opened import load_model, opened
 from models.in_context.read_out import BlockRank
 from models.in_context.recipe import Recipe
 from models.in_context.states import Joined
-from models.load import DEFAULT_IN_CONTEXT
+from models.load import SMOLLM2
 from models.maxsim import products
 
 CACHE = Path.home() / ".cache" / "winnow" / "weights"
@@ -70,11 +70,9 @@ class Bench:
     """One net in one number format."""
 
     def __init__(self, dtype: Any, layer: int, rounds: int) -> None:
-        found = opened(DEFAULT_IN_CONTEXT, CACHE)
+        found = opened(SMOLLM2, CACHE)
         model, tokenizer = load_model(found, "cpu", dtype)
-        self.net = InContextNet(
-            replace(found, recipe=Recipe(DEFAULT_IN_CONTEXT, layer=layer)), model, tokenizer, "cpu"
-        )
+        self.net = InContextNet(replace(found, recipe=Recipe(SMOLLM2, layer=layer)), model, tokenizer, "cpu")
         (ids,) = random_ids(1, QUESTION, 1)
         self.question = Question(Block(ids, range(5, 30)), range(38, 40), BlockRank())
         self.instruction = random_ids(1, INSTRUCTION, 2)[0]
@@ -127,7 +125,7 @@ class Bench:
 
 def dense(dtype: torch.dtype, counts: Sequence[int], length: int, rounds: int) -> dict[int, float]:
     """Milliseconds of transformers' own forward of the whole prompt."""
-    path = opened(DEFAULT_IN_CONTEXT, CACHE).path
+    path = opened(SMOLLM2, CACHE).path
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa").eval()
     found = {}
     for number in counts:

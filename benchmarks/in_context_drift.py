@@ -29,7 +29,7 @@ from indexer.sources import read_documents, read_qrels, read_queries
 from models.in_context.cache import KVCache, document_key
 from models.in_context.net import InContextNet
 from models.in_context.states import Joined
-from models.load import DEFAULT_IN_CONTEXT
+from models.load import SMOLLM2
 from models.maxsim import products
 
 CACHE = Path.home() / ".cache" / "winnow" / "models"
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=20)
     options = parser.parse_args()
     warm()
-    net = InContextNet.load(DEFAULT_IN_CONTEXT, cache=CACHE)
+    net = InContextNet.load(SMOLLM2, cache=CACHE)
     print(describe("torch", "transformers"))
     print(f"{net.name}, {net.dtype}, l* = {net.layer}\n")
     print("| | | tau | first the same | nDCG@10 alone | in 8 bits | mixed | in 8 bits |")

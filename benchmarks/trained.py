@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.load import MINILM, SMOLLM2, SPLADE
 from service.commands.common import prepare_environment, progress_bar
 from service.commands.encoding_cache import cache_home
 from service.commands.evaluate import Task
-from service.commands.train_kinds import DECODER, DENSE, SPLADE
 from service.commands.trial_run import TrialRun
 from service.evaluation import per_query, randomisation_test
 from service.stages import Bm25, Cross, Dense, Fuse, Group, InContext, Late, Pipeline, Sparse
@@ -45,6 +45,7 @@ class Arm:
 
 FIRST = Fuse(inputs=((Bm25(k=300),), (Dense(k=300),)), weights=(0.5, 0.5), unit="document")
 IDF = {"sparse_query": "idf"}
+TABLE = {"sparse_query": "encoder"}
 
 
 def arms() -> dict[str, Arm]:
@@ -54,11 +55,12 @@ def arms() -> dict[str, Arm]:
         "sparse both sides": Arm(sparse, {"sparse_encoder": SPLADE}),
         "sparse idf": Arm(sparse, {"sparse_encoder": SPLADE, **IDF}),
         "sparse trained": Arm(sparse, {"sparse_encoder": "winnow:sparse"}),
+        "sparse trained, table": Arm(sparse, {"sparse_encoder": "winnow:sparse", **TABLE}),
         "sparse trained, idf": Arm(sparse, {"sparse_encoder": "winnow:sparse", **IDF}),
         "first": Arm((FIRST, Group())),
         **{f"late {name}": _late(encoder, 1.0) for name, encoder in LATE.items()},
         **{f"first + late {name} {w}": _late(encoder, w) for name, encoder in LATE.items() for w in WEIGHTS},
-        **{f"first + cross {w}": _cross(w) for w in (*WEIGHTS, 1.0)},
+        **{f"first + cross {w}": _cross(w) for w in (0.3, 1.0)},
         **{
             f"in context {name} {mode}": _in_context(net, mode)
             for name, net in READERS.items()
@@ -67,8 +69,8 @@ def arms() -> dict[str, Arm]:
     }
 
 
-LATE = {"untrained": DENSE, "trained": "winnow:late"}
-READERS = {"untrained": DECODER, "trained": "winnow:in_context"}
+LATE = {"untrained": MINILM, "trained": "winnow:late"}
+READERS = {"untrained": SMOLLM2, "trained": "winnow:in_context"}
 MODES = ("keys", "cached", "query_aware")
 WEIGHTS = (0.2, 0.4, 0.6)
 
@@ -79,7 +81,7 @@ def _late(encoder: str, weight: float) -> Arm:
 
 def _cross(weight: float) -> Arm:
     stages: Pipeline = (FIRST, Cross(k=50, weight=weight), Group())
-    return Arm(stages, {}, {"cross_encoder": "winnow:cross"})
+    return Arm(stages, {}, {"cross_encoder": "winnow:cross"}, few=True)
 
 
 def _in_context(model: str, mode: Any) -> Arm:

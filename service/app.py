@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from indexer.segment.manifest import DEFAULT_CROSS_ENCODER
 from models.roles import Load, Role, loader
 from service import openapi
 from service.catalog import Catalog
@@ -136,9 +137,14 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
 
 
 def _defaults(settings: Settings) -> dict[Role, str]:
-    """The nets that are loaded at the start, whatever collections there are."""
+    """The nets that are loaded at the start, whatever collections there are.
+
+    A cross-encoder that was not asked for is loaded by the first request that wants it.
+    """
     defaults: dict[Role, str] = {"dense": settings.encoder, "sparse": settings.sparse_encoder}
-    return defaults if settings.cross_encoder is None else {**defaults, "cross": settings.cross_encoder}
+    if settings.cross_encoder in (None, DEFAULT_CROSS_ENCODER):
+        return defaults
+    return {**defaults, "cross": str(settings.cross_encoder)}
 
 
 @asynccontextmanager

@@ -97,7 +97,8 @@ class IdfTables:
 def _own(encoder: Vocabulary) -> Weights:
     if encoder.idf is None:
         raise EncoderError(
-            f"the encoder {encoder.name} came without idf weights: name a table, or leave it out"
+            f"the encoder {encoder.name} came without idf weights: in a new collection, name another table "
+            "in sparse_idf, or set sparse_query to encoder or idf"
         )
     return encoder.idf
 

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from indexer.segment.manifest import (
+    DEFAULT_CROSS_ENCODER,
     DEFAULT_ENCODER,
     DEFAULT_IN_CONTEXT,
+    DEFAULT_LATE_ENCODER,
     DEFAULT_SPARSE_ENCODER,
     OWN_IDF,
     OWN_SCORER,
@@ -65,10 +67,11 @@ class Settings(BaseSettings):
         DEFAULT_SPARSE_ENCODER, description="Sparse encoder of collections that name none."
     )
     late_encoder: str = Field(
-        DEFAULT_ENCODER, description="Encoder of late interaction of collections that name none."
+        DEFAULT_LATE_ENCODER, description="Encoder of late interaction of collections that name none."
     )
     cross_encoder: str | None = Field(
-        None, description="Cross-encoder of the service; without one nothing is scored by it."
+        DEFAULT_CROSS_ENCODER,
+        description="Cross-encoder of the service, loaded at the start unless it is the default one.",
     )
     in_context_model: str = Field(
         DEFAULT_IN_CONTEXT, description="Language model that reads in context, of collections that name none."

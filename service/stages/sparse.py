@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from indexer.segment.manifest import Component
+from indexer.segment.manifest import OWN_IDF, Component
 from indexer.segment.plan import Plan, Strategy
 from indexer.segment.sparse import Question, question
 from indexer.segment.sparse import Sparse as Vectors
@@ -126,8 +126,15 @@ async def _weigher(search: Search) -> Callable[[], Terms]:
 
 
 def _idf(search: Search) -> Scores:
-    """The weights of word pieces: those of the generation's live passages, or those of a table."""
+    """The weights of word pieces: those of the generation's live passages, those of a table, or both.
+
+    What is rare here the encoder's table cannot know, and what matters in questions the passages do not say:
+    `both` is the geometric mean.
+    """
     manifest, schema = search.snapshot.manifest, search.snapshot.schema
+    if schema.sparse_query == "both":
+        own = search.nets.idf_table(OWN_IDF, None, schema.sparse_encoder)
+        return np.sqrt(np.maximum(own, 0) * search.snapshot.piece_idf)
     if schema.sparse_idf is None:
         return search.snapshot.piece_idf
     return search.nets.idf_table(schema.sparse_idf, manifest.fingerprints.get(IDF), schema.sparse_encoder)

@@ -197,11 +197,12 @@ def test_all_passages_may_be_pruned(tmp_path: Path):
     assert (entry.pruned_rows, words(segment, 0), words(segment, 1)) == (2, set(), set())
 
 
-def test_pieces_are_kept_for_questions_weighed_by_idf(tmp_path: Path):
-    _, segment = build(tmp_path, TIDES, CATS)
+@pytest.mark.parametrize("weighed", ["idf", "both"])
+def test_pieces_are_kept_for_questions_weighed_by_idf(tmp_path: Path, weighed: str):
+    _, segment = build(tmp_path, TIDES, CATS, sparse_query="encoder")
     assert segment.sparse is not None
     assert segment.sparse.pieces is None
-    _, segment = build(tmp_path, TIDES, CATS, sparse_query="idf")
+    _, segment = build(tmp_path, TIDES, CATS, sparse_query=weighed)
     assert segment.sparse is not None
     (moon,), (sea,) = WordOverlapSparseEncoder().pieces(["moon", "sea"])
     assert segment.sparse.piece_frequencies()[[moon, sea]].tolist() == [1, 1]

@@ -4,7 +4,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from models.load import DEFAULT_DENSE, DEFAULT_IN_CONTEXT, Weights, WeightsMissing, converted, resolve
+from models.load import DEFAULT_DENSE, SMOLLM2, Weights, WeightsMissing, converted, resolve
 
 
 def folder(path: Path, *names: str) -> Path:
@@ -147,10 +147,10 @@ def test_pickles_are_refused_where_gguf_is_read_too(tmp_path: Path) -> None:
 
 
 def test_the_default_decoder_comes_from_its_package() -> None:
-    path = resolve(DEFAULT_IN_CONTEXT, gguf=True).path
+    path = resolve(SMOLLM2, gguf=True).path
     assert [file.name for file in path.glob("*.gguf")] == ["SmolLM2-135M-Instruct.Q4_1.gguf"]
     with pytest.raises(WeightsMissing, match="GGUF is read for reranking in context only"):
-        resolve(DEFAULT_IN_CONTEXT)
+        resolve(SMOLLM2)
 
 
 @pytest.mark.parametrize(

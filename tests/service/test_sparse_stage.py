@@ -207,6 +207,17 @@ async def test_the_table_of_the_encoder_weighs_questions_if_it_has_one(tmp_path:
         assert await terms(service, "moon", "moon") == {"moon": (2.0, 1.0)}
 
 
+async def test_table_and_idf_weigh_questions_together(tmp_path: Path):
+    encoder = Known()
+    async with running(tmp_path, load=loading(sparse=encoder)) as service:
+        await service.make(sparse_query="both", **ONLY)
+        await service.put(SEA)
+        encoder.idf = np.full(encoder.vocabulary, 4.0, np.float32)
+        found = await terms(service, "the moon", "moon")
+        mean = {word: round(math.sqrt(4 * idf(3, n)), 2) for word, n in (("moon", 2), ("the", 3))}
+        assert {word: round(weights[0], 2) for word, weights in found.items()} == mean
+
+
 async def test_an_encoder_with_a_table_needs_no_settings_and_no_forward(tmp_path: Path):
     async with running(tmp_path, load=loading(sparse=WithTable())) as service:
         await service.make(**ONLY)

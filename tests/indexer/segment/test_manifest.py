@@ -166,3 +166,9 @@ def test_nets_are_those_of_the_components():
 
 def test_components_are_a_set_in_one_order():
     assert CollectionSchema(components=("dense", "bm25", "dense")).components == ("bm25", "dense")
+
+
+def test_what_weighs_questions_by_default_depends_on_the_encoder():
+    assert CollectionSchema().sparse_query == "both"
+    assert CollectionSchema(sparse_encoder="pypi:other/net").sparse_query == "encoder"
+    assert CollectionSchema(sparse_query="idf").sparse_query == "idf"

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from models.in_context import gguf as converter
 from models.in_context.gguf import as_safetensors
 from models.in_context.opened import load_model, opened
-from models.load import DEFAULT_IN_CONTEXT, resolve
+from models.load import SMOLLM2, resolve
 from tests.models.in_context.gguf_files import tiny_gguf
 
 
@@ -99,7 +99,7 @@ def test_two_at_once_convert_once(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_the_default_decoder_knows_what_language_is(smollm2: Path) -> None:
     """Its head is its embedding, so what comes next can be said without one."""
-    net, tokenizer = load_model(opened(DEFAULT_IN_CONTEXT, smollm2), "cpu", "float32")
+    net, tokenizer = load_model(opened(SMOLLM2, smollm2), "cpu", "float32")
     ids = tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         following = net.embed_tokens.weight @ net(input_ids=ids).last_hidden_state[0, -1]

@@ -7,7 +7,7 @@ import pytest
 from models.in_context.policies import FlexPrefill, Windows
 from models.in_context.read_out import BlockRank, Heads
 from models.in_context.recipe import KEPT, Recipe, read_recipe, recipe_from_json, recipe_of, recipe_to_json
-from models.load import DEFAULT_IN_CONTEXT
+from models.load import SMOLLM2
 
 HEADS = {"kind": "heads", "heads": [[11, 3, 1.0], [14, 0, 0.5]], "temperature": 2.0}
 
@@ -86,7 +86,7 @@ def test_a_file_that_is_no_object_with_a_model_is_refused(text: str, said: str, 
 
 
 def test_known_weights_have_a_recipe_and_others_the_usual_one() -> None:
-    assert recipe_of(DEFAULT_IN_CONTEXT).read.kind == "heads"
+    assert recipe_of(SMOLLM2).read.kind == "heads"
     assert recipe_of("hf:organisation/name") == Recipe("hf:organisation/name")
 
 

@@ -42,6 +42,6 @@ def test_a_question_without_its_answer_counts_nothing(tmp_path: Path) -> None:
     folder = write_beir(tmp_path / "texts", CORPUS)
     relevant = {"a": frozenset({"moon"}), "b": frozenset({"lost"})}
     questions = Questions(folder, "texts", {"a": "moon", "b": "moon"}, relevant, made=False)
-    trial = Trial("words", (Sparse(), Group()), {})
+    trial = Trial("words", (Sparse(), Group()), {"sparse_query": "encoder"})
     gain = measure(questions, (trial, trial), "en", 0, Progress(disable=True))
     assert (gain.questions, gain.before, gain.after) == (2, 0.5, 0.5)
