@@ -58,15 +58,15 @@ class InContextOptions(Options):
     documents, on a range from 0 to `scale`.
     """
 
-    batch: int = 4
+    batch: int = 6
     learning_rate: float = 3e-4
     layer: int = 12
     rank: int = 16
-    documents: int = 4
-    aware: float = 0.25
+    documents: int = 3
+    aware: float = 0.1
     document_tokens: int = 160
     signal: Literal["words", "answer"] = "words"
-    distil: float = 0.0
+    distil: float = 1.0
     scale: float = 10.0
 
 
@@ -107,13 +107,14 @@ class AttentionReader(Student):
         before = self._instruction(None)
         read = self._read(unique, before)
         targets, banned = _targets(groups, unique)
-        told = _told(groups, unique, self.options.scale) if self.options.distil else None
+        taught = [row for row, group in enumerate(groups) if group.scores and self.options.distil]
+        told = _told([groups[row] for row in taught], unique, self.options.scale)
         losses = []
         for mode in TOGETHER:
             logits = self._asked([group.query for group in groups], read, before, mode) / TEMPERATURE
             losses.append(cross_entropy(logits.masked_fill(banned, float("-inf")), targets))
-            if told is not None:
-                losses[-1] = losses[-1] + self.options.distil * distil(told.to(logits.device), logits)
+            if taught:
+                losses[-1] = losses[-1] + self.options.distil * distil(told.to(logits.device), logits[taught])
         return torch.stack(losses).mean()
 
     def _alone(self, group: Group) -> Tensor:
