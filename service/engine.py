@@ -53,7 +53,7 @@ NAMED: Mapping[str, Pipeline] = {
     ),
     "fast": (_WORDS, Group()),
     "balanced": (_WORDS, _MEANING, Group()),
-    "precise": (_WORDS, _MEANING, Late(k=100, weight=0.4, aggregate="max"), Group()),
+    "precise": (_WORDS, _MEANING, Late(k=100, weight=0.6, aggregate="max"), Group()),
     "deep": (
         _WORDS,
         _MEANING,
