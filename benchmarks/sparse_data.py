@@ -18,6 +18,7 @@ from benchmarks.sparse_vectors import Dataset, read
 from models import Kind
 from models.csr import Csr, concatenate
 from models.idf import idf_query
+from models.load import SPLADE
 from models.sparse import SparseEncoder
 
 QUESTIONS = 2000
@@ -49,7 +50,7 @@ def make(name: str, cache: Path, judged: Path | None) -> Dataset:
         return Dataset(name, *synthesise(kind, SIZES[size], QUESTIONS), VOCABULARY)
     if name == "real":
         return _joined(name, [load(part, cache, judged) for part in PARTS])
-    encoder, texts = SparseEncoder.load(), _texts(name.removesuffix(IDF), judged)
+    encoder, texts = SparseEncoder.load(SPLADE), _texts(name.removesuffix(IDF), judged)
     if name.endswith(IDF):
         passages = load(name.removesuffix(IDF), cache, judged).passages
         questions = _weighed(encoder, texts)

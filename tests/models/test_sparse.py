@@ -7,7 +7,7 @@ import pytest
 
 from models.csr import Csr, concatenate, unit
 from models.idf import idf_query
-from models.load import resolve
+from models.load import SPLADE, resolve
 from models.precision import fast_dtype
 from models.sparse import SparseEncoder
 from tests.models.sparse_folders import dense, splade
@@ -29,8 +29,8 @@ def encoder(path: Path) -> SparseEncoder:
 
 @pytest.fixture(scope="module")
 def tiny() -> dict[str, SparseEncoder]:
-    """SPLADE-tiny, the default weights, in both number formats."""
-    return {"float32": SparseEncoder.load(dtype="float32"), "bfloat16": SparseEncoder.load(dtype="bfloat16")}
+    """SPLADE-tiny in both number formats."""
+    return {kind: SparseEncoder.load(SPLADE, dtype=kind) for kind in ("float32", "bfloat16")}
 
 
 def words(*tokens: str) -> list[int]:
@@ -195,6 +195,13 @@ def test_the_net_without_torch_gives_the_set_of_words() -> None:
     assert set(encoder.words(first[0])) == {"the", "cat", "dog"}
     assert first[1].tolist() == [1.0] * 3
     assert len(set(first[0]) & set(second[0])) == 1
+
+
+def test_the_default_weighs_questions_by_a_table() -> None:
+    encoder = SparseEncoder.load()
+    terms, weights = encoder.encode(["how do tides form"], "query").row(0)
+    assert sorted(encoder.words(terms)) == ["do", "form", "how", "tides"]
+    assert encoder.words(terms[[np.argmax(weights)]]) == ["tides"]
 
 
 def test_splade_tiny_expands_and_leaves_special_tokens_out(tiny: dict[str, SparseEncoder]) -> None:
