@@ -14,14 +14,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from models.precision import pretrained
-from models.sparse_heads import (
-    Projection,
-    activate,
-    at_last,
-    literal_residual,
-    own_terms,
-    pool_projected,
-)
+from models.sparse_heads import Projection, activate, at_last, literal_residual, own_terms, pool_projected
 from models.sparse_recipe import Recipe
 
 

@@ -5,6 +5,7 @@ keeps sparse. They differ for PROSPER, whose literal residual network lifts the 
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import torch
@@ -12,21 +13,14 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
-from models.sparse_heads import (
-    Projection,
-    activate,
-    at_last,
-    literal_residual,
-    own_terms,
-    pool_projected,
-)
+from models.sparse_heads import Projection, activate, at_last, literal_residual, own_terms, pool_projected
 from models.sparse_nets import split
 
 ADAPTED = ".base_layer"
 """What LoRA puts into the name of a weight that it changes."""
 
 
-class DecoderNet(nn.Module):
+class DecoderNet(nn.Module, ABC):
     """A causal model with LoRA on every linear layer: a `models.sparse_nets.Net`, and its weights merged."""
 
     def __init__(self, whole: Any, lora: LoraConfig) -> None:
@@ -45,9 +39,9 @@ class DecoderNet(nn.Module):
         """See `models.sparse_nets.Net`."""
         return self.both(ids, real, voting)[0]
 
+    @abstractmethod
     def both(self, ids: Tensor, real: Tensor, voting: Tensor) -> tuple[Tensor, Tensor]:
         """W and w, float32 [texts, vocabulary], of a batch as `models.sparse_nets.Net` takes it."""
-        raise NotImplementedError
 
     def beside(self) -> dict[str, Tensor]:
         """Tensors that a folder holds beside the causal model, by name; none for most."""

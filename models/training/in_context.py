@@ -111,10 +111,12 @@ class AttentionReader(Student):
         told = _told([groups[row] for row in taught], unique, self.options.scale)
         losses = []
         for mode in TOGETHER:
-            logits = self._asked([group.query for group in groups], read, before, mode) / TEMPERATURE
-            losses.append(cross_entropy(logits.masked_fill(banned, float("-inf")), targets))
+            shares = self._asked([group.query for group in groups], read, before, mode)
+            device = shares.device
+            logits = (shares / TEMPERATURE).masked_fill(banned.to(device), float("-inf"))
+            losses.append(cross_entropy(logits, targets.to(device)))
             if taught:
-                losses[-1] = losses[-1] + self.options.distil * distil(told.to(logits.device), logits[taught])
+                losses[-1] = losses[-1] + self.options.distil * distil(told.to(device), logits[taught])
         return torch.stack(losses).mean()
 
     def _alone(self, group: Group) -> Tensor:
