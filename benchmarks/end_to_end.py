@@ -27,12 +27,12 @@ from rich.table import Table
 
 from benchmarks.server import served
 from indexer.build import Passages
-from indexer.collection import CollectionSchema, collection_path, create_collection, log_path
+from indexer.collection import CollectionSchema, collection_path, create_collection
 from indexer.document import Document
 from indexer.kernels import warm
 from indexer.python_docs import python_documents
 from indexer.queue.contract import upsert
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.logs import Logs
 from indexer.sources import read_documents, read_queries
 from indexer.worker import drain
 from models.dense import DenseEncoder
@@ -121,7 +121,7 @@ def _indexing(root: Path, documents: Sequence[Document]) -> Group:
     timed = {"dense": Timed(DenseEncoder.load(cache=cache)), "sparse": Timed(SparseEncoder.load(cache=cache))}
     encoders = [each.encoder for each in timed.values()]
     create_collection(root, COLLECTION, schema)
-    log = SqliteLog(log_path(collection_path(root, COLLECTION)))
+    log = Logs().open(collection_path(root, COLLECTION))
     warm()
     for encoder in encoders:
         encoder.encode(["the first forwards are slow"] * 64)

@@ -28,7 +28,6 @@ __all__ = [
     "create_collection",
     "drop_collection",
     "list_collections",
-    "log_path",
     "sweep_collections",
 ]
 
@@ -51,11 +50,6 @@ def collection_path(root: Path, name: str) -> Path:
             "starting with a letter or a digit"
         )
     return root / "collections" / name
-
-
-def log_path(collection: Path) -> Path:
-    """Path of the operations log of a collection's directory."""
-    return collection / "log.sqlite"
 
 
 def create_collection(

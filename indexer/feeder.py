@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.batch import Batch, cut, resolve
-from indexer.collection import log_path
 from indexer.encoders import CollectionEncoders, Encoders
+from indexer.lock import Locked
 from indexer.merge import Merge
 from indexer.queue.contract import Entry, Log, Trial
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.logs import Logs
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.manifest import SegmentEntry
 from indexer.trial import begin, failed, succeeded
@@ -31,7 +31,7 @@ LONGEST_GATHER = 0.2
 REPORT_SECONDS = 0.25
 MERGE_PAUSE = 60.0
 
-HINDRANCES = (OSError, CorruptFile)
+HINDRANCES = (OSError, CorruptFile, Locked)
 DIED = "the indexer died while it applied this operation"
 
 Listener = Callable[[int], None]
@@ -59,10 +59,10 @@ class Feeder:
     Locked, CorruptFile or OSError when the collection cannot be opened.
     """
 
-    def __init__(self, directory: Path, encoders: Encoders, merging: Executor) -> None:
-        self.writer = Writer(directory)
+    def __init__(self, directory: Path, logs: Logs, encoders: Encoders, merging: Executor) -> None:
+        self.writer = Writer(directory, logs.lease(directory))
         try:
-            self.log = _open_log(directory, self.writer.manifest.position)
+            self.log = _open_log(logs, directory, self.writer.manifest.position)
             self._suspicion = failed(self.log.trial())
         except BaseException:
             self.writer.close()
@@ -88,6 +88,11 @@ class Feeder:
         if self._merging is not None:
             self._merging[1].exception()
         return self._take_in_merge()
+
+    @property
+    def merging(self) -> bool:
+        """Whether a merge is under way."""
+        return self._merging is not None
 
     def excuse(self) -> None:
         """Clear the operations under way of suspicion: the process ends for another reason."""
@@ -195,13 +200,13 @@ class _Encoded:
         self._log.report_encoded({job: count * done // total for job, count in self._jobs.items()})
 
 
-def _open_log(directory: Path, applied: int) -> Log:
-    log = SqliteLog(log_path(directory))
+def _open_log(logs: Logs, directory: Path, applied: int) -> Log:
+    log = logs.open(directory, applied)
     end = log.last_position()
     if end < applied:
         log.close()
         raise CorruptFile(
-            f"{log.path}: the log ends at operation {end}, but the index has applied {applied}: put the log "
+            f"{log.place}: the log ends at operation {end}, but the index has applied {applied}: put the log "
             "back that belongs to this index, or index the documents into a new collection"
         )
     log.prune(applied)

@@ -17,19 +17,22 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.collection import collection_path, list_collections, log_path
+from indexer.collection import collection_path, list_collections
 from indexer.encoders import Encoders
 from indexer.feeder import Feeder
 from indexer.lock import Locked
 from indexer.queue.contract import LogUnavailable
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.logs import Logs
 from indexer.segment.arrays import CorruptFile
+from indexer.sharing import Sharing
 from models.roles import Load, loader
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
+SHARED_PAUSE = 0.5
+"""How long a collection is left to the other workers that share it."""
 NICENESS = 5
 
 DrainProgress = Callable[[int, int], None]
@@ -48,8 +51,10 @@ class Pause:
 class Worker:
     """Works on every collection below `root`; `turn` gives each its next step."""
 
-    def __init__(self, root: Path, load: Load) -> None:
+    def __init__(self, root: Path, load: Load, logs: Logs | None = None) -> None:
         self.root = root
+        self._logs = logs or Logs()
+        self._sharing = None if self._logs.server is None else Sharing(root, self._logs)
         self._encoders = Encoders(load)
         self._merging = ThreadPoolExecutor(1, thread_name_prefix="merge")
         self._feeders: dict[str, Feeder] = {}
@@ -69,7 +74,12 @@ class Worker:
         return any(worked)
 
     def claim(self) -> None:
-        """Open every collection that can be opened now; Locked if another worker has one."""
+        """Open every collection that can be opened now; Locked if another worker has one.
+
+        Workers that share collections take each when there is something to do.
+        """
+        if self._sharing is not None:
+            return
         for name in list_collections(self.root):
             with suppress(CorruptFile, OSError):  # its turn will come, and the reason be told
                 self._open(name)
@@ -88,31 +98,52 @@ class Worker:
         if name in self._pauses and time.monotonic() < self._pauses[name].until:
             return False
         try:
+            if self._sharing is not None and name not in self._feeders and not self._sharing.behind(name):
+                return False
             worked = self._open(name).step()
         except Exception as error:  # noqa: BLE001 (the outermost loop: the other collections go on)
             self._pause(name, error)
             return False
         if self._pauses.pop(name, None) is not None:
             self._feeders[name].log.report_problem(None)
+        if self._sharing is not None:
+            self._share(self._sharing, name, worked)
         return worked
+
+    def _share(self, sharing: Sharing, name: str, worked: bool) -> None:
+        """Let go of a collection when others should have it, and leave them the time to take it."""
+        sharing.stepped(name, worked=worked)
+        if sharing.enough(name, len(self._feeders)) and not self._feeders[name].merging:
+            self._close(name)
+            self._pauses[name] = Pause("others may have it", 0.0, time.monotonic() + SHARED_PAUSE)
 
     def _open(self, name: str) -> Feeder:
         if name not in self._feeders:
             directory = collection_path(self.root, name)
-            self._feeders[name] = Feeder(directory, self._encoders, self._merging)
+            self._feeders[name] = Feeder(directory, self._logs, self._encoders, self._merging)
         return self._feeders[name]
 
     def _let_go(self, names: Sequence[str]) -> None:
         """Close what was dropped, also where another collection has taken its name."""
         for name, feeder in list(self._feeders.items()):
             if name not in names or not feeder.writer.lock.stands():
-                self._feeders.pop(name).close()
+                self._close(name)
         for name in self._pauses.keys() - set(names):
             del self._pauses[name]
+
+    def _close(self, name: str) -> None:
+        self._feeders.pop(name).close()
+        if self._sharing is not None:
+            self._sharing.let_go(name)
 
     def _pause(self, name: str, error: Exception) -> None:
         if self._dropped(name):
             return  # the next turn lets go of it
+        if self._sharing is not None and name in self._feeders:
+            self._close(name)  # it may be this worker that is hindered and not the others
+        if self._sharing is not None and isinstance(error, Locked):
+            self._pauses[name] = Pause(str(error), 0.0, time.monotonic() + SHARED_PAUSE)
+            return
         before = self._pauses.get(name)
         seconds = min(2 * before.seconds, LONGEST_PAUSE) if before else SHORTEST_PAUSE
         reason = str(error) or type(error).__name__
@@ -130,18 +161,23 @@ class Worker:
         """Show the reason on the collection's jobs, unless another worker is at them."""
         if isinstance(error, Locked):
             return
-        with suppress(LogUnavailable), closing(SqliteLog(log_path(collection_path(self.root, name)))) as log:
+        with (
+            suppress(OSError),
+            closing(self._logs.open(collection_path(self.root, name))) as log,
+        ):
             log.report_problem(reason)
 
 
-def run_worker(root: Path, load: Load | None = None, *, parent_pipe: bool = False) -> None:
+def run_worker(
+    root: Path, load: Load | None = None, logs: Logs | None = None, *, parent_pipe: bool = False
+) -> None:
     """Work on the collections below `root` until the process ends.
 
     With `parent_pipe` it ends when standard input does, so that it never outlives the service that started
     it, and waits for collections that a dying predecessor still has. Without it a collection that another
     worker has is an error: Locked. The process ends at once on SIGTERM and SIGINT; nothing is lost by it.
     """
-    worker = Worker(root, load or loader(root / "cache" / "models"))
+    worker = Worker(root, load or loader(root / "cache" / "models"), logs)
     _leave_on_signals(worker)
     if parent_pipe:
         os.nice(NICENESS)
@@ -152,14 +188,20 @@ def run_worker(root: Path, load: Load | None = None, *, parent_pipe: bool = Fals
     worker.run()
 
 
-def drain(root: Path, name: str, load: Load | None = None, progress: DrainProgress | None = None) -> None:
+def drain(
+    root: Path,
+    name: str,
+    load: Load | None = None,
+    progress: DrainProgress | None = None,
+    logs: Logs | None = None,
+) -> None:
     """Apply everything queued for one collection, merge what is to be merged, and return.
 
     Raises what hinders it: Locked, CorruptFile, OSError, or what loading the encoder raises.
     """
     with ThreadPoolExecutor(1) as merging:
         encoders = Encoders(load or loader(root / "cache" / "models"))
-        feeder = Feeder(collection_path(root, name), encoders, merging)
+        feeder = Feeder(collection_path(root, name), logs or Logs(), encoders, merging)
         try:
             _drain(feeder, progress)
         finally:

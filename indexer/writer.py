@@ -5,11 +5,10 @@ by one rename. So whatever happens before the rename leaves the old generation, 
 swept. After an error memory may be ahead of the disk: everything is read again before the next change.
 """
 
-import errno
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from indexer.encoders import CollectionEncoders
 from indexer.lock import Lock
 from indexer.merge import Merge, plan
 from indexer.part import Part, total
+from indexer.queue.lease import Lease
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.durable import fsync_directory, fsync_file
 from indexer.segment.manifest import FileEntry, LexicalEntry, Manifest, SegmentEntry, publish, read_current
@@ -39,15 +39,17 @@ KEPT_SECONDS = 120.0
 
 
 class Writer:
-    """Holds the collection's lock until `close`. Not for several threads at once.
+    """Holds the collection's lock, and the lease if there is one to take, until `close`.
+
+    Not for several threads at once.
 
     Locked when there is another writer, CorruptFile or OSError when the generation cannot be opened.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lease: Callable[[], Lease] | None = None) -> None:
         self.directory = directory
         self.name = directory.name
-        self.lock = Lock(directory)
+        self.lock = Lock(directory, lease)
         self._retired: deque[tuple[float, Manifest]] = deque()
         self._merge: Merge | None = None
         self._text: TextIndex | None = None
@@ -158,11 +160,10 @@ class Writer:
             self._text = None
 
     def _publish(self, parts: Sequence[Part], **changes: Any) -> None:
-        if not self.lock.stands():  # or else these documents would come up in another collection of its name
-            raise FileNotFoundError(errno.ENOENT, "the collection was dropped", str(self.directory))
         kept = [self._with_tombstones(part) for part in parts if part.alive_rows]
         entries = tuple(part.entry for part in kept)
         manifest = self.manifest.successor(segments=entries, statistics=total(kept), **changes)
+        self.lock.require()
         publish(self.directory, manifest)
         self._retired.append((time.monotonic() + KEPT_SECONDS, self.manifest))
         self.manifest, self._parts = manifest, kept

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from indexer.queue.logs import Logs
 from indexer.segment.manifest import DEFAULT_CROSS_ENCODER
 from models.roles import Load, Role, loader
 from service import openapi
@@ -29,6 +30,7 @@ from service.guards import ApiKey, BodyGuard, RequestId
 from service.metrics import Measured, Metrics, kv_cache
 from service.net_metrics import Sample, queue
 from service.nets import Nets
+from service.redis_watch import RedisWatch
 from service.routes import (
     cohere,
     collections,
@@ -120,8 +122,9 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
     workers = Workers(settings.threads)
     metrics = Metrics()
     nets = Nets(settings, workers, load, metrics)
+    logs = Logs(settings.redis())
     catalog = Catalog(
-        settings.data_dir, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
+        settings.data_dir, logs, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
     )
     return State(
         settings=settings,
@@ -132,8 +135,15 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         endpoints=Endpoints(settings, nets, workers),
         metrics=metrics,
         warmup=Warmup(catalog, nets, _defaults(settings), warmed),
-        indexer=Embedded(command(settings.data_dir)) if settings.worker == "embedded" else None,
+        redis=None if logs.server is None else RedisWatch(logs.server),
+        indexer=_indexer(settings) if settings.worker == "embedded" else None,
     )
+
+
+def _indexer(settings: Settings) -> Embedded:
+    """The worker beside the service; the URL may hold a password, which a command line would show."""
+    url = settings.redis()
+    return Embedded(command(settings.data_dir), {} if url is None else {"WINNOW_REDIS_URL": url})
 
 
 def _defaults(settings: Settings) -> dict[Role, str]:
@@ -153,6 +163,10 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stack.callback(state.workers.close)
         stack.push_async_callback(state.nets.stop)
+        stack.callback(state.catalog.logs.close)
+        if state.redis is not None:
+            await state.redis.start()
+            stack.push_async_callback(state.redis.stop)
         await state.catalog.start()
         stack.push_async_callback(state.catalog.stop)
         if state.indexer is not None:
@@ -196,8 +210,9 @@ def _gauges(state: State, flow: Flow) -> Iterator[Sample]:
         snapshot = collection.current
         yield "winnow_generation", "Generation that is served.", labels, snapshot.generation
         yield "winnow_documents", "Documents that can be found.", labels, snapshot.statistics.documents
-        behind = collection.log.last_position() - snapshot.manifest.position
-        yield "winnow_queued_operations", "Operations not yet searchable.", labels, max(0, behind)
+        behind = collection.behind()
+        if behind is not None:
+            yield "winnow_queued_operations", "Operations not yet searchable.", labels, behind
         pruned = sum(part.entry.pruned_rows for part in snapshot.parts)
         yield (
             "winnow_pruned_passages",
@@ -206,6 +221,9 @@ def _gauges(state: State, flow: Flow) -> Iterator[Sample]:
             pruned,
         )
         yield "winnow_segments", "Segments of the generation.", labels, len(snapshot.parts)
+    if state.redis is not None:
+        healthy = float(state.redis.problem is None)
+        yield "winnow_redis_healthy", "1 while Redis answers and keeps what it acknowledged.", {}, healthy
     for role, batcher in state.nets.queues():
         yield from queue(role, batcher)
     for net in state.nets.rerankers():

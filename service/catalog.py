@@ -20,10 +20,9 @@ from indexer.collection import (
     create_collection,
     drop_collection,
     list_collections,
-    log_path,
 )
-from indexer.queue.contract import Log
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.contract import Log, LogUnavailable
+from indexer.queue.logs import Logs
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.manifest import CURRENT, read_current
 from service.errors import GoneError, InvalidError, NotFoundError, UnavailableError
@@ -57,6 +56,13 @@ class Collection:
             raise InvalidError(f"generation {generation} does not exist; the newest is {newest}")
         raise GoneError(f"generation {generation} is no longer kept; start again at {newest}, the newest")
 
+    def behind(self) -> int | None:
+        """How many operations wait to be indexed; None if the log does not say. Blocks on the log."""
+        try:
+            return max(0, self.log.last_position() - self.current.manifest.position)
+        except LogUnavailable:
+            return None
+
     def swap(self, snapshot: Snapshot, keep_seconds: float) -> None:
         """Make `snapshot` the newest."""
         self.current.superseded()
@@ -84,8 +90,11 @@ class Collection:
 class Catalog:
     """All collections below `root`, kept up to date between `start` and `stop`."""
 
-    def __init__(self, root: Path, *, watch_seconds: float = 0.025, keep_seconds: float = 60.0) -> None:
+    def __init__(
+        self, root: Path, logs: Logs, *, watch_seconds: float = 0.025, keep_seconds: float = 60.0
+    ) -> None:
         self.root = root
+        self.logs = logs
         self.watch_seconds = watch_seconds
         self.keep_seconds = keep_seconds
         self.errors: dict[str, str] = {}  # why the newest generation of a collection is not served
@@ -135,8 +144,11 @@ class Catalog:
         return self.get(name)
 
     async def drop(self, name: str) -> None:
-        """Remove a collection. CollectionMissing."""
+        """Remove a collection and its log. CollectionMissing."""
+        operations = self._open[name].log if name in self._open else None
         await asyncio.to_thread(drop_collection, self.root, name)
+        if operations is not None:
+            await asyncio.to_thread(_destroy, name, operations)
         await self.refresh()
 
     async def refresh(self) -> None:
@@ -181,7 +193,7 @@ class Catalog:
                 collection.swap(snapshot, self.keep_seconds)
             else:
                 directory = collection_path(self.root, name)
-                self._open[name] = await asyncio.to_thread(_open, name, directory)
+                self._open[name] = await asyncio.to_thread(_open, name, directory, self.logs)
         except (CorruptFile, OSError) as error:
             self._failed(name, error)
         else:
@@ -195,9 +207,16 @@ class Catalog:
         self._retry[name] = time.monotonic() + RETRY_SECONDS
 
 
-def _open(name: str, directory: Path) -> Collection:
+def _open(name: str, directory: Path, logs: Logs) -> Collection:
     snapshot = Snapshot.open(directory, read_current(directory))
-    return Collection(name, directory, SqliteLog(log_path(directory)), snapshot)
+    return Collection(name, directory, logs.open(directory, snapshot.manifest.position), snapshot)
+
+
+def _destroy(name: str, operations: Log) -> None:
+    try:
+        operations.destroy()
+    except LogUnavailable as error:  # nobody will look for it under the name that it had
+        log.warning("collection %s was dropped, and its log stays in Redis: %s", name, error)
 
 
 def _reopen(collection: Collection) -> Snapshot:

@@ -7,9 +7,10 @@ the service is killed. It has a session of its own: Ctrl-C reaches the service, 
 
 import asyncio
 import logging
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,13 @@ def command(data_dir: Path) -> list[str]:
 
 
 class Embedded:
-    """One worker process, kept alive between `start` and `stop`."""
+    """One worker process, kept alive between `start` and `stop`; `environment` adds to the service's own."""
 
-    def __init__(self, command: Sequence[str], first_pause: float = 0.5) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str] | None = None, first_pause: float = 0.5
+    ) -> None:
         self.command = command
+        self.environment = environment or {}
         self.first_pause = first_pause
         self.restarts = 0
         self.process: asyncio.subprocess.Process | None = None
@@ -68,7 +72,10 @@ class Embedded:
         """Run one worker to its end, which comes back in words."""
         try:
             self.process = await asyncio.create_subprocess_exec(
-                *self.command, stdin=asyncio.subprocess.PIPE, start_new_session=True
+                *self.command,
+                stdin=asyncio.subprocess.PIPE,
+                start_new_session=True,
+                env={**os.environ, **self.environment},
             )
         except OSError as error:
             return f"could not be started ({error})"

@@ -316,7 +316,7 @@ class CollectionView(TypedDict):
     generation: int
     documents: int
     passages: int
-    queued: int
+    queued: int | None
     segments: list[SegmentView]
 
 

@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     data_dir: Path = Field(Path("data"), description="Where collections and caches live.")
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Redis that holds the logs of operations and the caches; none: SQLite files and memory.",
+    )
     api_key: SecretStr | None = Field(None, description="Asked of every request but probes.")
     worker: Literal["embedded", "external"] = Field("embedded", description="Who runs the indexer.")
     encoder: str = Field(DEFAULT_ENCODER, description="Dense encoder of collections that name none.")
@@ -122,6 +126,10 @@ class Settings(BaseSettings):
             "in_context": self.in_context_model,
             "cross": self.cross_encoder,
         }
+
+    def redis(self) -> str | None:
+        """The URL of the Redis server, with the password that it may hold."""
+        return None if self.redis_url is None else self.redis_url.get_secret_value()
 
     def names(self) -> dict[str, list[str]]:
         """What the fields of a collection's schema may name."""

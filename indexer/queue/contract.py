@@ -102,6 +102,9 @@ class DeadLetter:
 class Log(Protocol):
     """Every method blocks and is safe in any thread and process; every one may raise LogUnavailable."""
 
+    place: str
+    """Where it is, for messages."""
+
     def append(self, operations: Sequence[Operation], job: str | None = None) -> tuple[str, int]:
         """Add operations, all or none, durable on return; give the job and the last position.
 
@@ -159,6 +162,10 @@ class Log(Protocol):
 
     def drop(self, positions: Sequence[int]) -> int:
         """Forget these dead letters for good; give how many there were. Jobs still count them failed."""
+        ...
+
+    def destroy(self) -> None:
+        """Remove what the collection's directory does not hold, when the collection is dropped."""
         ...
 
     def close(self) -> None:

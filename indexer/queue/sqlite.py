@@ -17,9 +17,8 @@ from typing import Any
 
 from indexer.queue.connection import Connection
 from indexer.queue.contract import DeadLetter, Entry, Job, Operation, State, Trial
+from indexer.queue.progress import KEPT_JOBS, KEPT_SECONDS, Progress
 
-KEPT_SECONDS = 7 * 24 * 3600
-KEPT_JOBS = 10_000
 FREED_PAGES = 1 << 16
 
 _TABLES = (
@@ -76,7 +75,7 @@ class SqliteLog:
     """The `Log` of one collection in the file `path`, which is made if it is not there."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.place = str(path)
         self._durable = Connection(path, synchronous="FULL")
         self._quick = Connection(path, synchronous="NORMAL")
         self._reader = Connection(path, synchronous="NORMAL")
@@ -214,6 +213,9 @@ class SqliteLog:
         with self._durable.transaction() as database:
             return sum(len(_exhume(database, position)) for position in positions)
 
+    def destroy(self) -> None:
+        """See `Log.destroy`. The file is in the collection's directory and goes with it."""
+
     def close(self) -> None:
         """See `Log.close`."""
         for connection in (self._reader, self._quick, self._durable):
@@ -244,23 +246,4 @@ def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
 
 def _job(row: tuple[Any, ...]) -> Job:
     name, created, total, published, failed, underway, started, finished, problem = row
-    queued = total - published - failed
-    seconds = (finished or time.time()) - started if started else 0.0
-    return Job(
-        id=name,
-        state=_state(queued, failed, started is not None),
-        total=total,
-        queued=queued,
-        published=published,
-        failed=failed,
-        encoded=min(total, published + underway),
-        created=created,
-        rate=(published + underway) / seconds if seconds > 0 else 0.0,
-        error=problem if queued else None,
-    )
-
-
-def _state(queued: int, failed: int, started: bool) -> State:
-    if queued:
-        return "running" if started else "queued"
-    return "failed" if failed else "done"
+    return Progress(total, published, failed, underway, created, started, finished).job(name, problem)

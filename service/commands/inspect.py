@@ -97,10 +97,10 @@ def _pruned(directory: Path, manifest: "Manifest") -> Iterator[str]:
 
 
 def _queued(directory: Path, manifest: "Manifest") -> int:
-    from indexer.collection import log_path
-    from indexer.queue.sqlite import SqliteLog
+    from indexer.queue.logs import Logs
+    from service.settings import Settings
 
-    with closing(SqliteLog(log_path(directory))) as log:
+    with closing(Logs(Settings(host="127.0.0.1").redis()).open(directory)) as log:
         return max(0, log.last_position() - manifest.position)
 
 

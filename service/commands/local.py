@@ -18,15 +18,14 @@ from indexer.collection import (
     CollectionSchema,
     collection_path,
     create_collection,
-    log_path,
 )
 from indexer.document import Document
 from indexer.encoders import WrongEncoder
 from indexer.filters import FilterError
 from indexer.kernels import warm
 from indexer.lock import Locked
-from indexer.queue.contract import upsert
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.contract import Log, upsert
+from indexer.queue.logs import Logs
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.manifest import read_current
 from indexer.sources import read_documents
@@ -74,16 +73,18 @@ def index_documents(
     total: int,
     load: Load,
     progress: Progress,
+    logs: Logs,
 ) -> None:
     """Append documents to a collection's log, then apply it here or, if a worker has the collection, wait."""
-    log = SqliteLog(log_path(collection_path(root, name)))
+    directory = collection_path(root, name)
+    log = logs.open(directory, read_current(directory).position)
     try:
         watch = Watch(progress, lambda job: _state(log, job), total)
         job = uuid.uuid4().hex
         for batch in _batches(documents):
             log.append([upsert(document) for document in batch], job)
             watch.add(job, len(batch))
-        _apply(root, name, load, watch)
+        _apply(root, name, load, watch, logs)
         watch.wait()
     finally:
         log.close()
@@ -154,7 +155,7 @@ def index_locally(data_dir: Path, source: Path, total: int, name: str, schema: d
     load = cache(loader_here(data_dir / "cache" / "models"))
     announce_keys(directory, source, total, load)
     with progress_bar() as progress:
-        index_documents(data_dir, name, read_documents(source), total, load, progress)
+        index_documents(data_dir, name, read_documents(source), total, load, progress, Logs(settings.redis()))
 
 
 def search_locally(data_dir: Path, name: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -180,16 +181,16 @@ def explained() -> Iterator[None]:
         raise CommandError(as_service_error(error).detail) from error
 
 
-def _apply(root: Path, name: str, load: Load, watch: Watch) -> None:
+def _apply(root: Path, name: str, load: Load, watch: Watch, logs: Logs) -> None:
     try:
-        drain(root, name, load, lambda *_: watch.update())
+        drain(root, name, load, lambda *_: watch.update(), logs)
     except Locked:
         stderr().print("A worker has this collection; it will index what was written. Waiting …")
     except (WrongEncoder, CorruptFile) as error:
         raise CommandError(str(error)) from error
 
 
-def _state(log: SqliteLog, job: str) -> JobState | None:
+def _state(log: Log, job: str) -> JobState | None:
     found = log.job(job)
     return None if found is None else asdict(found)
 

@@ -12,6 +12,7 @@ import typer
 from rich.progress import Progress
 
 from indexer.kernels import warm
+from indexer.queue.logs import Logs
 from indexer.segment.manifest import Component
 from indexer.sources import count_documents, read_documents
 from models.roles import Loaded, Role
@@ -94,7 +95,7 @@ class TrialRun:
 
         documents, total = read_documents(dataset), count_documents(dataset)
         try:
-            index_documents(self.root, COLLECTION, documents, total, load, self.progress)
+            index_documents(self.root, COLLECTION, documents, total, load, self.progress, Logs())
         finally:  # vectors made before an interruption are not made again
             for encoder in encoders:
                 encoder.save()

@@ -14,14 +14,18 @@ def worker(
         bool, typer.Option("--embedded", help="Stop when standard input ends: a service started this worker.")
     ] = False,
 ) -> None:
-    """Apply what is written to the collections in a data directory; one worker at a time has a collection."""
+    """Apply what is written to the collections in a data directory; one worker at a time has a collection.
+
+    With WINNOW_REDIS_URL several workers share the collections of one data directory.
+    """
     settings = settings_from(data_dir=data_dir, host="127.0.0.1")  # it listens nowhere, so it needs no key
     log_to_stderr(logging.WARNING if embedded else logging.INFO)
 
     from indexer.lock import Locked
+    from indexer.queue.logs import Logs
     from indexer.worker import run_worker
 
     try:
-        run_worker(settings.data_dir, parent_pipe=embedded)
+        run_worker(settings.data_dir, logs=Logs(settings.redis()), parent_pipe=embedded)
     except Locked as error:
         raise CommandError(str(error)) from error

@@ -98,7 +98,7 @@ def _require_same(collection: Collection, schema: CollectionSchema) -> None:
 
 async def _view(collection: Collection) -> CollectionView:
     snapshot = collection.current
-    last = await asyncio.to_thread(collection.log.last_position)
+    queued = await asyncio.to_thread(collection.behind)
     segments: list[SegmentView] = [
         {
             "name": part.entry.name,
@@ -116,6 +116,6 @@ async def _view(collection: Collection) -> CollectionView:
         "generation": snapshot.generation,
         "documents": snapshot.statistics.documents,
         "passages": snapshot.statistics.passages,
-        "queued": max(0, last - snapshot.manifest.position),
+        "queued": queued,
         "segments": segments,
     }

@@ -1,5 +1,7 @@
 """Is it alive, is it ready, what does it do, what may one ask of it."""
 
+import asyncio
+
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
@@ -51,7 +53,7 @@ async def readyz(here: Here) -> Response:
 @router.get("/metrics", response_class=PlainTextResponse, summary="Metrics")
 async def metrics(here: Here) -> Response:
     """Prometheus text format."""
-    return Response(here.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await asyncio.to_thread(here.metrics.exposition), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/limits", response_model=LimitsView, summary="Limits")
@@ -78,6 +80,8 @@ async def limits(here: Here) -> Response:
 def _reasons(here: State) -> list[str]:
     reasons = [f"collection {name}: {error}" for name, error in here.catalog.errors.items()]
     reasons += [f"encoder {name}: {error}" for name, error in here.nets.errors.items()]
+    if here.redis is not None and here.redis.problem is not None:
+        reasons.append(here.redis.problem)
     if here.indexer is not None and not here.indexer.running:
         reasons.append("the indexer is not running; it is being started again")
     return reasons

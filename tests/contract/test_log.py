@@ -2,6 +2,7 @@
 
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,14 +11,28 @@ import pytest
 
 from indexer.document import Document
 from indexer.queue.contract import Entry, Log, Operation, Trial, delete, delete_where, upsert
+from indexer.queue.redis import RedisLog
+from indexer.queue.server import Server
 from indexer.queue.sqlite import SqliteLog
+from tests.redis_server import redis_server
 
 EVERYTHING = (10**6, 10**9)
 
 
-@pytest.fixture(params=[SqliteLog])
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        server = Server(running.url)
+        yield server
+        server.close()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
-    log = request.param(tmp_path / "log")
+    if request.param == "sqlite":
+        log: Log = SqliteLog(tmp_path / "log")
+    else:
+        log = RedisLog(request.getfixturevalue("server"), uuid.uuid4().hex)
     yield log
     log.close()
 

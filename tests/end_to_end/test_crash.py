@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from indexer.collection import CollectionSchema, create_collection, log_path
+from indexer.collection import CollectionSchema, create_collection
 from indexer.document import Document
 from indexer.queue.contract import Operation, delete, delete_where, upsert
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.logs import Logs
 from indexer.worker import drain
 from tests.end_to_end import dying_worker
 from tests.indexer.reading import Reading, quick_directory
@@ -33,7 +33,7 @@ class Client:
 
     def __init__(self, directory: Path, seed: int) -> None:
         self.directory = directory
-        self.log = SqliteLog(log_path(directory))
+        self.log = Logs().open(directory)
         self.random = random.Random(seed)
         self.acknowledged: list[Operation] = []
 
@@ -171,7 +171,7 @@ def dies(before: Path, client: Client, fatal: int, monkeypatch: pytest.MonkeyPat
     with quick_directory() as root:
         shutil.copytree(before, root, dirs_exist_ok=True)
         client.directory = root / "collections" / "c"
-        client.log = SqliteLog(log_path(client.directory))
+        client.log = Logs().open(client.directory)
         with monkeypatch.context() as patch, suppress(Death):
             for name in dying_worker.DURABLE:
                 patch.setattr(f"os.{name}", getattr(os, name))  # so that it is put back at the end

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.collection import CollectionSchema, create_collection, log_path
+from indexer.collection import CollectionSchema, create_collection
 from indexer.document import Document
 from indexer.encoders import Encoders, WrongEncoder
 from indexer.feeder import Feeder
 from indexer.lock import Locked
 from indexer.queue.contract import Operation, Trial, delete, delete_where, upsert
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.logs import Logs
 from indexer.segment.arrays import CorruptFile
 from indexer.text_index import TextIndex
 from indexer.trial import TRIES
@@ -52,7 +52,7 @@ class Collection:
     def __init__(self, root: Path, schema: CollectionSchema = SCHEMA) -> None:
         self.root = root
         self.directory = create_collection(root, "c", schema)
-        self.log = SqliteLog(log_path(self.directory))
+        self.log = Logs().open(self.directory)
 
     def write(self, *operations: Operation) -> str:
         return self.log.append(operations)[0]
@@ -63,7 +63,7 @@ class Collection:
     @contextmanager
     def feeder(self, encoder: WordOverlapEncoder | None = None) -> Iterator[Feeder]:
         with ThreadPoolExecutor(1) as merging:
-            feeder = Feeder(self.directory, Encoders(loading(dense=encoder)), merging)
+            feeder = Feeder(self.directory, Logs(), Encoders(loading(dense=encoder)), merging)
             try:
                 yield feeder
             finally:

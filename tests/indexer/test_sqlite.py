@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from indexer.queue.contract import LogUnavailable, Operation, delete
-from indexer.queue.sqlite import KEPT_SECONDS, SqliteLog
+from indexer.queue.progress import KEPT_SECONDS
+from indexer.queue.sqlite import SqliteLog
 
 APPENDING = textwrap.dedent(
     """

@@ -16,12 +16,11 @@ from indexer.collection import (
     create_collection,
     drop_collection,
     list_collections,
-    log_path,
 )
 from indexer.document import Document
 from indexer.lock import Lock, Locked
 from indexer.queue.contract import Job, upsert
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.logs import Logs
 from indexer.worker import Worker, run_worker
 from indexer.writer import Writer
 from tests.indexer.reading import Reading, quick_directory
@@ -50,14 +49,14 @@ def make(root: Path, name: str, schema: CollectionSchema = WORDS_ONLY) -> Path:
 
 
 def write(directory: Path, name: str, text: str = "some words") -> str:
-    log = SqliteLog(log_path(directory))
+    log = Logs().open(directory)
     job, _ = log.append([upsert(Document(id=name, text=text))])
     log.close()
     return job
 
 
 def job(directory: Path, name: str) -> Job:
-    log = SqliteLog(log_path(directory))
+    log = Logs().open(directory)
     found = log.job(name)
     log.close()
     return found
