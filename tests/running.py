@@ -48,8 +48,8 @@ class Service:
 
     async def index(self, name: str = "c") -> None:
         """Index what is queued, as the worker would, and show it."""
-        root = self.state.settings.data_dir
-        await asyncio.to_thread(drain, root, name, self.load)
+        root, logs = self.state.settings.data_dir, self.state.catalog.logs
+        await asyncio.to_thread(drain, root, name, self.load, None, logs)
         await self.state.catalog.refresh()
 
     async def search(self, query: str, name: str = "c", status: int = 200, **request: Any) -> Any:
