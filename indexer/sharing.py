@@ -17,8 +17,30 @@ IDLE_SECONDS = 1.0
 TURN_SECONDS = 10.0
 
 
+class Alone:
+    """One worker has all collections and keeps them."""
+
+    shared = False
+
+    def behind(self, name: str) -> bool:
+        """See `Sharing.behind`: there is no cheaper way to know than to take it."""
+        return True
+
+    def stepped(self, name: str, *, worked: bool) -> None:
+        """See `Sharing.stepped`."""
+
+    def enough(self, name: str, held: int) -> bool:
+        """See `Sharing.enough`."""
+        return False
+
+    def let_go(self, name: str) -> None:
+        """See `Sharing.let_go`."""
+
+
 class Sharing:
     """Which collections below `root` to take, and when to let go of them. Not for several threads."""
+
+    shared = True
 
     def __init__(self, root: Path, logs: Logs) -> None:
         self._root, self._logs = root, logs

@@ -24,7 +24,7 @@ from indexer.lock import Locked
 from indexer.queue.contract import LogUnavailable
 from indexer.queue.logs import Logs
 from indexer.segment.arrays import CorruptFile
-from indexer.sharing import Sharing
+from indexer.sharing import Alone, Sharing
 from models.roles import Load, loader
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Worker:
     def __init__(self, root: Path, load: Load, logs: Logs | None = None) -> None:
         self.root = root
         self._logs = logs or Logs()
-        self._sharing = None if self._logs.server is None else Sharing(root, self._logs)
+        self._sharing = Alone() if self._logs.server is None else Sharing(root, self._logs)
         self._encoders = Encoders(load)
         self._merging = ThreadPoolExecutor(1, thread_name_prefix="merge")
         self._feeders: dict[str, Feeder] = {}
@@ -78,7 +78,7 @@ class Worker:
 
         Workers that share collections take each when there is something to do.
         """
-        if self._sharing is not None:
+        if self._sharing.shared:
             return
         for name in list_collections(self.root):
             with suppress(CorruptFile, OSError):  # its turn will come, and the reason be told
@@ -98,7 +98,7 @@ class Worker:
         if name in self._pauses and time.monotonic() < self._pauses[name].until:
             return False
         try:
-            if self._sharing is not None and name not in self._feeders and not self._sharing.behind(name):
+            if name not in self._feeders and not self._sharing.behind(name):
                 return False
             worked = self._open(name).step()
         except Exception as error:  # noqa: BLE001 (the outermost loop: the other collections go on)
@@ -106,16 +106,16 @@ class Worker:
             return False
         if self._pauses.pop(name, None) is not None:
             self._feeders[name].log.report_problem(None)
-        if self._sharing is not None:
-            self._share(self._sharing, name, worked)
+        self._sharing.stepped(name, worked=worked)
+        if self._sharing.enough(name, len(self._feeders)) and not self._feeders[name].merging:
+            self._leave(name, "others may have it")
         return worked
 
-    def _share(self, sharing: Sharing, name: str, worked: bool) -> None:
-        """Let go of a collection when others should have it, and leave them the time to take it."""
-        sharing.stepped(name, worked=worked)
-        if sharing.enough(name, len(self._feeders)) and not self._feeders[name].merging:
+    def _leave(self, name: str, reason: str) -> None:
+        """Let others have a collection, and the time to take it."""
+        if name in self._feeders:
             self._close(name)
-            self._pauses[name] = Pause("others may have it", 0.0, time.monotonic() + SHARED_PAUSE)
+        self._pauses[name] = Pause(reason, 0.0, time.monotonic() + SHARED_PAUSE)
 
     def _open(self, name: str) -> Feeder:
         if name not in self._feeders:
@@ -133,18 +133,16 @@ class Worker:
 
     def _close(self, name: str) -> None:
         self._feeders.pop(name).close()
-        if self._sharing is not None:
-            self._sharing.let_go(name)
+        self._sharing.let_go(name)
 
     def _pause(self, name: str, error: Exception) -> None:
         if self._dropped(name):
             return  # the next turn lets go of it
-        if self._sharing is not None and name in self._feeders:
-            self._close(name)  # it may be this worker that is hindered and not the others
-        if self._sharing is not None and isinstance(error, Locked):
-            self._pauses[name] = Pause(str(error), 0.0, time.monotonic() + SHARED_PAUSE)
-            return
         before = self._pauses.get(name)
+        if self._sharing.shared:  # it may be this worker that is hindered and not the others
+            self._leave(name, str(error))
+            if isinstance(error, Locked):
+                return
         seconds = min(2 * before.seconds, LONGEST_PAUSE) if before else SHORTEST_PAUSE
         reason = str(error) or type(error).__name__
         if before is None or before.reason != reason:
@@ -161,10 +159,8 @@ class Worker:
         """Show the reason on the collection's jobs, unless another worker is at them."""
         if isinstance(error, Locked):
             return
-        with (
-            suppress(OSError),
-            closing(self._logs.open(collection_path(self.root, name))) as log,
-        ):
+        directory = collection_path(self.root, name)
+        with suppress(OSError), closing(self._logs.open(directory)) as log:
             log.report_problem(reason)
 
 

@@ -1,4 +1,4 @@
-"""Two services and two workers over one Redis and one directory, while workers are killed one after the other.
+"""Two services and two workers over one Redis and one directory, while workers are killed one by one.
 
 Documents are written through both services and searched all the while. At the end each is there once.
 """
