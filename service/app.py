@@ -19,6 +19,8 @@ from starlette.routing import Route
 from indexer.segment.manifest import DEFAULT_CROSS_ENCODER
 from models.roles import Load, Role, loader
 from service import openapi
+from service.answers import Answers
+from service.caches import Caches
 from service.catalog import Catalog
 from service.embedded import Embedded, command
 from service.endpoints import Endpoints
@@ -120,6 +122,9 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
     workers = Workers(settings.threads)
     metrics = Metrics()
     nets = Nets(settings, workers, load, metrics)
+    caches = Caches(settings, metrics.caches)
+    engine = Engine(settings, nets, workers, metrics)
+    remembering = nets.remembering(caches.encodings)
     catalog = Catalog(
         settings.data_dir, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
     )
@@ -128,7 +133,11 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         catalog=catalog,
         workers=workers,
         nets=nets,
-        engine=Engine(settings, nets, workers, metrics),
+        engine=engine,
+        answers=Answers(
+            Engine(settings, remembering, workers, metrics), remembering, caches.results, plain=engine
+        ),
+        caches=caches,
         endpoints=Endpoints(settings, nets, workers),
         metrics=metrics,
         warmup=Warmup(catalog, nets, _defaults(settings), warmed),
@@ -153,6 +162,8 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stack.callback(state.workers.close)
         stack.push_async_callback(state.nets.stop)
+        await state.caches.start()
+        stack.push_async_callback(state.caches.stop)
         await state.catalog.start()
         stack.push_async_callback(state.catalog.stop)
         if state.indexer is not None:
