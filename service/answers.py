@@ -36,17 +36,21 @@ class Answers:
         """As `Engine.search` does; if `fresh`, by the engine alone: nothing is looked for, nothing kept."""
         if fresh:
             return await self._plain.search(snapshot, request)
+        if self._cache is None:
+            return await self._engine.search(snapshot, request)
+        return await self._from(self._cache, snapshot, request)
+
+    async def _from(self, cache: Cache, snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
         began = time.perf_counter()
         stages = self._engine.plan(snapshot.schema, request)
         key = self._key(snapshot, stages, request)
-        if self._cache is None or key is None:
-            return await self._engine.answer(snapshot, stages, request, began)
-        known: SearchResponse | None = await recall(self._cache, key, orjson.loads)
+        known: SearchResponse | None = None if key is None else await recall(cache, key, orjson.loads)
         if known is not None:
             return {**known, "cached": True, "took_ms": round((time.perf_counter() - began) * 1000, 3)}
         answer = await self._engine.answer(snapshot, stages, request, began)
-        if not answer["degraded"]:
-            self._cache.put(key, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
+        key = key or self._key(snapshot, stages, request)  # the first to ask had its nets loaded
+        if key is not None and not answer["degraded"]:
+            cache.put(key, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
         return answer
 
     def _key(self, snapshot: Snapshot, stages: Pipeline, request: SearchRequest) -> Key | None:

@@ -157,7 +157,9 @@ class RedisCache:
         return cast("bytes | None", found)  # as no decoding was asked for
 
     def put(self, key: Key, value: bytes) -> None:
-        """Keep this soon, unless too much waits already."""
+        """Keep this soon, unless too much waits already, or it would wait for who knows how long."""
+        if self._link.lost is not None:
+            return
         before = cost(self._waiting[key]) if key in self._waiting else 0
         waiting = self._waiting_bytes - before + cost(value)
         if cost(value) <= self._budget and waiting <= MOST_WAITING:

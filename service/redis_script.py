@@ -6,8 +6,8 @@ milliseconds an entry is kept that nobody uses, what the books take of memory fo
 follow; their names and values, an empty one being removed; names of entries that were used. Gives the total
 and how many made room for others.
 
-What has expired is taken off the books first. Values are written before their sizes: a server that is full
-refuses the value, and then the books know nothing of it.
+A server that is full refuses what takes memory, but not once a script has written anything: so a write that
+changes nothing comes first. What has expired is taken off the books before there is more.
 """
 
 WRITE = """
@@ -31,6 +31,7 @@ local function drop(name)
   end
 end
 
+redis.call('HINCRBY', sizes, 'total', 0)
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', used, '-inf', now - kept)) do
   drop(name)
 end
