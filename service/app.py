@@ -122,7 +122,7 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
     workers = Workers(settings.threads)
     metrics = Metrics()
     nets = Nets(settings, workers, load, metrics)
-    caches = Caches(settings, metrics.caches)
+    caches = Caches(settings)
     engine = Engine(settings, nets, workers, metrics)
     remembering = nets.remembering(caches.encodings)
     catalog = Catalog(
@@ -221,6 +221,7 @@ def _gauges(state: State, flow: Flow) -> Iterator[Sample]:
         yield from queue(role, batcher)
     for net in state.nets.rerankers():
         yield from kv_cache(net.net.name, net.cache.stats())
+    yield from state.caches.readings()
     if state.indexer is not None:
         yield "winnow_indexer_running", "1 while the embedded indexer runs.", {}, float(state.indexer.running)
         yield "winnow_indexer_restarts", "Times it had to be started again.", {}, state.indexer.restarts

@@ -5,14 +5,13 @@ stops being asked for, and makes room. A cache never fails: what cannot be had i
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from cachetools import LRUCache
-
-from service.cache_metrics import Tally
 
 ENTRY_BYTES = 256
 """What an entry takes in memory beside its bytes, about."""
@@ -21,6 +20,23 @@ OURS = ("models", "indexer", "service")
 
 Key = bytes
 T = TypeVar("T")
+
+
+@dataclass
+class Tally:
+    """What has become of a cache so far, and how full it is.
+
+    `declined` had no room, or were larger than there may be; `errors` are looks and writes that came to
+    nothing, and entries that could not be read.
+    """
+
+    limit_bytes: int
+    bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    declined: int = 0
+    errors: int = 0
 
 
 class Cache(Protocol):
@@ -47,9 +63,9 @@ class Cache(Protocol):
 class MemoryCache:
     """A cache of one process: `budget` bytes, of which each entry takes ENTRY_BYTES beside its own."""
 
-    def __init__(self, budget: int, tally: Tally) -> None:
-        self.tally = tally
-        self._kept = _Lru(budget, tally)
+    def __init__(self, budget: int) -> None:
+        self.tally = Tally(budget)
+        self._kept = _Lru(self.tally)
 
     async def get(self, key: Key) -> bytes | None:
         """What is kept."""
@@ -57,23 +73,25 @@ class MemoryCache:
 
     def put(self, key: Key, value: bytes) -> None:
         """Keep this at once."""
-        if cost(value) <= self._kept.maxsize:
+        if cost(value) <= self.tally.limit_bytes:
             self._kept[key] = value
-        self.tally.held.set(self._kept.currsize)
+            self.tally.bytes = int(self._kept.currsize)
+        else:
+            self.tally.declined += 1
 
     def remove(self, key: Key) -> None:
         """Keep it no longer."""
         self._kept.pop(key, None)
-        self.tally.held.set(self._kept.currsize)
+        self.tally.bytes = int(self._kept.currsize)
 
 
 class _Lru(LRUCache[Key, bytes]):
-    def __init__(self, budget: int, tally: Tally) -> None:
-        super().__init__(budget, getsizeof=cost)
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(tally.limit_bytes, getsizeof=cost)
         self._tally = tally
 
     def popitem(self) -> tuple[Key, bytes]:
-        self._tally.evictions.inc()
+        self._tally.evictions += 1
         return super().popitem()
 
 
@@ -84,12 +102,12 @@ async def recall(cache: Cache, key: Key, read: Callable[[bytes], T]) -> T | None
         try:
             value = read(kept)
         except ValueError:
-            cache.tally.errors.inc()
+            cache.tally.errors += 1
             cache.remove(key)
         else:
-            cache.tally.hits.inc()
+            cache.tally.hits += 1
             return value
-    cache.tally.misses.inc()
+    cache.tally.misses += 1
     return None
 
 

@@ -13,7 +13,6 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.cache_metrics import CacheFamilies
 from service.net_metrics import SECONDS, NetFamilies, Sample
 from service.types import Account
 
@@ -52,7 +51,6 @@ class Metrics:
             "winnow_degraded_searches", "Searches answered with less than was asked.", registry=self.registry
         )
         self.nets = NetFamilies(self.registry)
-        self.caches = CacheFamilies(self.registry)
 
     def account(self, accounts: Iterable[Account]) -> None:
         """Count the stages of a search, those inside of fusion included."""

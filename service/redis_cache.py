@@ -18,8 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from service.cache import Key, cost
-from service.cache_metrics import Tally
+from service.cache import Key, Tally, cost
 from service.redis_script import WRITE
 
 WAIT = 0.025
@@ -75,9 +74,9 @@ class RedisLink:
             return f"caches: Redis does not answer, and searches do without it: {self.lost}"
         return self.refused and f"caches: Redis takes nothing new: {self.refused}"
 
-    def cache(self, name: str, budget: int, tally: Tally) -> "RedisCache":
+    def cache(self, name: str, budget: int) -> "RedisCache":
         """A cache of this name and budget in bytes, the same in all processes that give it this name."""
-        self._caches.append(RedisCache(self, name, budget, tally))
+        self._caches.append(RedisCache(self, name, budget))
         return self._caches[-1]
 
     async def start(self) -> None:
@@ -109,7 +108,7 @@ class RedisLink:
         try:
             return await _within(patience * self._wait, question())
         except FAILED as error:
-            tally.errors.inc()
+            tally.errors += 1
             self._note(error)
             return None
 
@@ -138,9 +137,9 @@ class RedisLink:
 class RedisCache:
     """One cache: `budget` bytes of Redis' memory, the same for all processes."""
 
-    def __init__(self, link: RedisLink, name: str, budget: int, tally: Tally) -> None:
-        self.tally = tally
-        self._link, self._budget = link, budget
+    def __init__(self, link: RedisLink, name: str, budget: int) -> None:
+        self.tally = Tally(budget)
+        self._link = link
         self._prefix = f"winnow:cache:{{{name}}}:"
         self._script = link.redis.register_script(WRITE)
         self._waiting: dict[Key, bytes] = {}  # what is empty is to be removed
@@ -162,8 +161,10 @@ class RedisCache:
             return
         before = cost(self._waiting[key]) if key in self._waiting else 0
         waiting = self._waiting_bytes - before + cost(value)
-        if cost(value) <= self._budget and waiting <= MOST_WAITING:
+        if cost(value) <= self.tally.limit_bytes and waiting <= MOST_WAITING:
             self._waiting[key], self._waiting_bytes = value, waiting
+        else:
+            self.tally.declined += 1
 
     def remove(self, key: Key) -> None:
         """Keep it no longer, soon."""
@@ -177,19 +178,18 @@ class RedisCache:
         self._waiting, self._waiting_bytes, self._used = {}, 0, set()
         done = await self._link.ask(self.tally, lambda: self._write(waiting, used), PATIENCE)
         if done is not None:
-            held, evicted = done
+            self.tally.bytes, evicted = done
+            self.tally.evictions += evicted
             self._link.refused = None
-            self.tally.held.set(held)
-            self.tally.evictions.inc(evicted)
 
     async def measure(self) -> None:
         """See how much is kept."""
         held = await self._link.redis.hget(self._prefix + "sizes", "total")
-        self.tally.held.set(int(held or 0))
+        self.tally.bytes = int(held or 0)
 
     async def _write(self, waiting: dict[Key, bytes], used: Iterable[Key]) -> tuple[int, int]:
         entries = [each for key, value in waiting.items() for each in (key.hex(), value)]
-        numbers = [self._budget, KEPT_SECONDS * 1000, BOOKS_BYTES, len(waiting)]
+        numbers = [self.tally.limit_bytes, KEPT_SECONDS * 1000, BOOKS_BYTES, len(waiting)]
         held, evicted = await self._script(
             keys=[self._prefix + "used", self._prefix + "sizes"],
             args=[self._prefix, *numbers, *entries, *(key.hex() for key in used)],

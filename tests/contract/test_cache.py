@@ -9,10 +9,8 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
 from service.cache import ENTRY_BYTES, Cache, MemoryCache, key_of, recall
-from service.cache_metrics import CacheFamilies, Tally
 from service.redis_cache import BOOKS_BYTES, RedisLink
 from tests.redis_server import RedisServer, redis_server
 
@@ -24,33 +22,27 @@ class Case(NamedTuple):
     """A cache, and what makes sure that it has done what it was told."""
 
     cache: Cache
-    registry: CollectorRegistry
     settle: Callable[[], Awaitable[None]]
-
-    def said(self, name: str) -> float | None:
-        return self.registry.get_sample_value(f"winnow_cache_{name}", {"cache": "c"})
 
 
 @asynccontextmanager
 async def cache_of(kind: str, url: str, budget: int = BUDGET) -> AsyncIterator[Case]:
-    registry = CollectorRegistry()
-    tally = Tally(CacheFamilies(registry), "c", budget)
     if kind == "memory":
 
         async def at_once() -> None:
             """It is done."""
 
-        yield Case(MemoryCache(budget, tally), registry, at_once)
+        yield Case(MemoryCache(budget), at_once)
     else:
         link = RedisLink(url, PATIENT)
-        cache = link.cache("c", budget, tally)
+        cache = link.cache("c", budget)
         await link.start()
 
         async def settle() -> None:
             await link.write()
             await asyncio.sleep(0.002)  # what is used now was used later, in milliseconds
 
-        yield Case(cache, registry, settle)
+        yield Case(cache, settle)
         await link.stop()
 
 
@@ -91,7 +83,7 @@ async def test_what_was_used_longest_ago_makes_room(case: Case):
     assert await case.cache.get(key(0)) is not None
     await case.settle()
     number = 3
-    while not case.said("evictions_total"):
+    while not case.cache.tally.evictions:
         case.cache.put(key(number), bytes(100))
         await case.settle()
         number += 1
@@ -103,6 +95,7 @@ async def test_what_is_larger_than_the_budget_drives_nothing_out(case: Case):
     case.cache.put(key(2), bytes(BUDGET))
     await case.settle()
     assert [await case.cache.get(key(n)) for n in (1, 2)] == [b"small", None]
+    assert (case.cache.tally.declined, case.cache.tally.evictions) == (1, 0)
 
 
 async def test_what_cannot_be_read_is_a_miss_and_goes(case: Case):
@@ -113,7 +106,8 @@ async def test_what_cannot_be_read_is_a_miss_and_goes(case: Case):
     assert await case.cache.get(key(1)) is None
     case.cache.put(key(1), b"42")
     assert await recall(case.cache, key(1), int) == 42
-    assert [case.said(f"{name}_total") for name in ("hits", "misses", "errors")] == [1, 1, 1]
+    tally = case.cache.tally
+    assert (tally.hits, tally.misses, tally.errors) == (1, 1, 1)
 
 
 Action = tuple[str, int, int]  # what is done, to which key, with how many bytes
@@ -140,9 +134,7 @@ async def play(case: Case, actions: list[Action]) -> dict[int, bytes]:
             assert await case.cache.get(key(number)) in (None, last.get(number))
         else:
             await case.settle()
-            held = case.said("bytes")
-            assert held is not None
-            assert held <= BUDGET
+            assert case.cache.tally.bytes <= BUDGET
     await case.settle()
     return last
 
@@ -155,7 +147,9 @@ def test_memory_keeps_its_budget_whatever_is_done(actions: list[Action]):
             found = {number: await case.cache.get(key(number)) for number in range(10)}
             kept = {number: value for number, value in found.items() if value is not None}
             assert kept.items() <= last.items()
-            assert case.said("bytes") == sum(len(value) + ENTRY_BYTES for value in kept.values()) <= BUDGET
+            assert (
+                case.cache.tally.bytes == sum(len(value) + ENTRY_BYTES for value in kept.values()) <= BUDGET
+            )
 
     asyncio.run(check())
 
@@ -173,7 +167,7 @@ def test_redis_keeps_its_budget_and_its_books_whatever_is_done(server: RedisServ
                 kept = {n: client.get(name) for n, name in names.items() if client.exists(name)}
                 taken = sum(client.memory_usage(names[n]) + BOOKS_BYTES for n in kept)
             assert kept.items() <= last.items()
-            assert (case.said("bytes") or 0) == taken <= BUDGET
+            assert case.cache.tally.bytes == taken <= BUDGET
 
     asyncio.run(check())
 
@@ -187,7 +181,7 @@ async def test_a_budget_in_redis_is_about_what_is_taken(server: RedisServer):
                 case.cache.put(key(number), os.urandom(500))
             await case.settle()
             taken = client.info("memory")["used_memory"] - before
-            assert case.said("bytes") == pytest.approx(taken, rel=0.25)
+            assert case.cache.tally.bytes == pytest.approx(taken, rel=0.25)
 
 
 async def test_entries_that_nobody_uses_expire_and_leave_the_books(
@@ -204,7 +198,7 @@ async def test_entries_that_nobody_uses_expire_and_leave_the_books(
         await case.settle()
         with server.client() as client:
             assert client.zrange("winnow:cache:{c}:used", 0, -1) == [key(2).hex().encode()]
-            assert case.said("bytes") == int(client.hget("winnow:cache:{c}:sizes", "total"))
+            assert case.cache.tally.bytes == int(client.hget("winnow:cache:{c}:sizes", "total"))
         await asyncio.sleep(1.1)
         with server.client() as client:
             assert client.keys() == []
@@ -221,7 +215,7 @@ async def test_processes_share_one_cache_and_its_budget(server: RedisServer):
         await other.settle()
         assert await one.cache.get(key(1)) is None
         assert await one.cache.get(key(2)) == bytes(2000)
-        assert other.said("evictions_total") == 1
+        assert other.cache.tally.evictions == 1
 
 
 async def test_keys_tell_where_one_part_ends(case: Case):

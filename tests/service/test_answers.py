@@ -191,11 +191,12 @@ async def test_caches_can_be_turned_off_and_are_told_about(tmp_path: Path):
         assert not any([await cached(service, "moon", pipeline="dense") for _ in range(3)])
         text = (await service.client.get("/metrics")).text
         for line in (
-            'winnow_cache_hits_total{cache="encodings"} 2.0',
-            'winnow_cache_misses_total{cache="encodings"} 1.0',
-            'winnow_cache_evictions_total{cache="encodings"} 0.0',
-            'winnow_cache_errors_total{cache="encodings"} 0.0',
-            'winnow_cache_budget_bytes{cache="encodings"} 4096.0',
+            'winnow_cache_hits_total{cache="encodings",net=""} 2.0',
+            'winnow_cache_misses_total{cache="encodings",net=""} 1.0',
+            'winnow_cache_evictions_total{cache="encodings",net=""} 0.0',
+            'winnow_cache_declined_total{cache="encodings",net=""} 0.0',
+            'winnow_cache_errors_total{cache="encodings",net=""} 0.0',
+            'winnow_cache_limit_bytes{cache="encodings",net=""} 4096.0',
         ):
             assert line in text
-        assert 'winnow_cache_hits_total{cache="results"}' not in text
+        assert 'winnow_cache_hits_total{cache="results",net=""}' not in text

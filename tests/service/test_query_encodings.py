@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 
 from service.cache import MemoryCache
-from service.cache_metrics import CacheFamilies, Tally
 from service.nets import Nets
 from service.query_encodings import QueryEncodings
 from service.settings import Settings
@@ -43,7 +41,7 @@ async def workers() -> AsyncIterator[Workers]:
 
 
 def encodings(budget: int = 2**20) -> QueryEncodings:
-    return QueryEncodings(MemoryCache(budget, Tally(CacheFamilies(CollectorRegistry()), "c", budget)))
+    return QueryEncodings(MemoryCache(budget))
 
 
 def same(one: Any, other: Any) -> bool:

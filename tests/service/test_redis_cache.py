@@ -45,7 +45,8 @@ async def filled(service: Service) -> None:
 
 
 def value(service: Service, name: str, cache: str = "results") -> float:
-    return service.state.metrics.registry.get_sample_value(f"winnow_cache_{name}", {"cache": cache}) or 0.0
+    labels = {"cache": cache, "net": ""}
+    return service.state.metrics.registry.get_sample_value(f"winnow_cache_{name}", labels) or 0.0
 
 
 async def kept(service: Service) -> bool:
