@@ -20,6 +20,8 @@ from indexer.queue.logs import Logs
 from indexer.segment.manifest import DEFAULT_CROSS_ENCODER
 from models.roles import Load, Role, loader
 from service import openapi
+from service.answers import Answers
+from service.caches import Caches
 from service.catalog import Catalog
 from service.embedded import Embedded, command
 from service.endpoints import Endpoints
@@ -123,6 +125,9 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
     metrics = Metrics()
     nets = Nets(settings, workers, load, metrics)
     logs = Logs(settings.redis())
+    caches = Caches(settings)
+    engine = Engine(settings, nets, workers, metrics)
+    remembering = nets.remembering(caches.encodings)
     catalog = Catalog(
         settings.data_dir, logs, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
     )
@@ -131,7 +136,11 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         catalog=catalog,
         workers=workers,
         nets=nets,
-        engine=Engine(settings, nets, workers, metrics),
+        engine=engine,
+        answers=Answers(
+            Engine(settings, remembering, workers, metrics), remembering, caches.results, plain=engine
+        ),
+        caches=caches,
         endpoints=Endpoints(settings, nets, workers),
         metrics=metrics,
         warmup=Warmup(catalog, nets, _defaults(settings), warmed),
@@ -167,6 +176,8 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
         if state.redis is not None:
             await state.redis.start()
             stack.push_async_callback(state.redis.stop)
+        await state.caches.start()
+        stack.push_async_callback(state.caches.stop)
         await state.catalog.start()
         stack.push_async_callback(state.catalog.stop)
         if state.indexer is not None:
@@ -228,6 +239,7 @@ def _gauges(state: State, flow: Flow) -> Iterator[Sample]:
         yield from queue(role, batcher)
     for net in state.nets.rerankers():
         yield from kv_cache(net.net.name, net.cache.stats())
+    yield from state.caches.readings()
     if state.indexer is not None:
         yield "winnow_indexer_running", "1 while the embedded indexer runs.", {}, float(state.indexer.running)
         yield "winnow_indexer_restarts", "Times it had to be started again.", {}, state.indexer.restarts

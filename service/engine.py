@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from indexer.filters import Filter, parse
 from indexer.segment.manifest import REORDERING, CollectionSchema, Component
+from models.roles import Role
 from service import limits
 from service.errors import ComponentError, InvalidError, LimitError, no_cross_encoder
 from service.metrics import Metrics
@@ -89,7 +90,12 @@ class Engine:
     async def search(self, snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
         """Answer one request. Raises a ServiceError, FilterError, or what the snapshot's files cause."""
         began = time.perf_counter()
-        stages = self.plan(snapshot.schema, request)
+        return await self.answer(snapshot, self.plan(snapshot.schema, request), request, began)
+
+    async def answer(
+        self, snapshot: Snapshot, stages: Pipeline, request: SearchRequest, began: float
+    ) -> SearchResponse:
+        """Answer one request by the stages of its plan. It began at that time of `time.perf_counter`."""
         search = await self._begin(snapshot, request)
         try:
             outcome = await run(stages, search)
@@ -108,6 +114,7 @@ class Engine:
             "stages": outcome.accounts,
             "degraded": less,
             "generation": snapshot.generation,
+            "cached": False,
             "took_ms": round((time.perf_counter() - began) * 1000, 3),
         }
 
@@ -122,6 +129,15 @@ class Engine:
         if self.cross_encoder is None and uses(stages, Cross):
             raise no_cross_encoder()
         return ungrouped(stages) if request.group_by == "passage" else stages
+
+    def nets_of(self, schema: CollectionSchema, stages: Pipeline) -> list[tuple[Role, str]]:
+        """The nets that stages may ask, by role and name."""
+        nets: dict[Role, str] = dict(schema.encoders(needs(stages)).items())
+        if uses(stages, InContext):
+            nets["in_context"] = schema.in_context_model
+        if uses(stages, Cross) and self.cross_encoder is not None:
+            nets["cross"] = self.cross_encoder
+        return list(nets.items())
 
     def _stages(self, schema: CollectionSchema, wanted: str | Pipeline | None) -> Pipeline:
         if wanted is None:

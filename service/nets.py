@@ -7,18 +7,17 @@ quick, and they may have been installed since.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator
+from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models import Kind
 from models.csr import Csr
 from models.load import WeightsMissing
 from models.roles import Load, Loaded, Role
-from service.batch_queue import Array
 from service.batcher import Batcher, Net
 from service.budgets import UNMEASURED, measured
 from service.errors import EncoderError, no_cross_encoder
@@ -27,73 +26,35 @@ from service.late_net import LateEncoder, LateNet
 from service.metrics import Metrics
 from service.net_errors import as_stage_errors
 from service.net_metrics import NetMetrics
+from service.query_encodings import Arrays, QueryEncodings
 from service.settings import Settings
+from service.sparse_net import SparseEncoder, SparseNet
 from service.types import Pieces, QuestionTokens, Terms
 from service.workers import Workers, cores
 
 if TYPE_CHECKING:  # it brings torch
+    from models.in_context.items import KeyQuestion
     from service.cross import CrossReranker
     from service.in_context import Reranker
 
 log = logging.getLogger(__name__)
 
 
-class SparseEncoder(Loaded, Protocol):
-    """What the service asks of `models.sparse.SparseEncoder`."""
+class Formatted(Loaded, Protocol):
+    """A net that says in which number format it computes; all that are asked at search time do."""
 
-    name: str
-    max_tokens: int
-    vocabulary: int
-    ids: Mapping[str, int]
-    idf: NDArray[np.float32] | None
-
-    def tokenize(self, texts: Sequence[str], kind: Kind) -> list[list[int]]:
-        """Token ids of each text; never an empty list."""
+    @property
+    def dtype(self) -> object:
+        """Its name, or torch's own."""
         ...
-
-    def forward(self, tokens: Sequence[Sequence[int]]) -> Csr:
-        """One row per text, in order."""
-        ...
-
-    def finish(self, vectors: Csr, kind: Kind) -> Csr:
-        """What is done to rows after a forward."""
-        ...
-
-    def encode(self, texts: Sequence[str], kind: Kind) -> Csr:
-        """All of it: one finished row per text, in order."""
-        ...
-
-    def pieces(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """The different word pieces of each text, ascending."""
-        ...
-
-    def words(self, terms: NDArray[np.int32]) -> list[str]:
-        """Vocabulary entries as a reader knows them."""
-        ...
-
-
-class SparseNet:
-    """A sparse encoder as a batcher wants it: a forward gives an array of vectors, one an element."""
-
-    def __init__(self, encoder: SparseEncoder) -> None:
-        self.max_tokens = encoder.max_tokens
-        self.tokenize = encoder.tokenize
-        self._encoder = encoder
-
-    def forward(self, tokens: Sequence[Sequence[int]]) -> Array:
-        """object[n] of `Csr` of one row each."""
-        vectors = self._encoder.forward(tokens)
-        rows = np.empty(len(vectors), np.object_)
-        for number in range(len(vectors)):
-            rows[number] = vectors.take([number])
-        return rows
 
 
 class Running(NamedTuple):
-    """A net that is loaded, and the queue before it."""
+    """A net that is loaded, and the queue before it. `identity` is another for nets that answer otherwise."""
 
     net: Loaded
     batcher: Batcher
+    identity: str
 
 
 class Nets:
@@ -109,12 +70,22 @@ class Nets:
         self._metrics = metrics
         self._load = load
         self._tasks: dict[tuple[Role, str], asyncio.Task[Running]] = {}
+        self._encodings: QueryEncodings | None = None
+
+    def remembering(self, encodings: QueryEncodings | None) -> Self:
+        """The same nets, which look there before they encode a question."""
+        other = copy(self)
+        other._encodings = encodings
+        return other
 
     async def query_vector(self, encoder: str, fingerprint: str | None, query: str) -> NDArray[np.float32]:
         """Encode one question, together with those that others ask just now: float32[dim]."""
         running = await self.get("dense", encoder, fingerprint)
-        vector: NDArray[np.float32] = await _encode(running.batcher, query)
-        return vector
+
+        async def make() -> Arrays:
+            return {"vector": await _encode(running.batcher, query)}
+
+        return (await self._encoding(running, query, make))["vector"]
 
     async def query_terms(self, encoder: str, fingerprint: str | None, query: str) -> Terms:
         """The vocabulary entries that one question weighs, encoded together with what others ask just now.
@@ -125,14 +96,25 @@ class Nets:
         net = cast(SparseEncoder, running.net)
         if net.idf is not None:
             return (await self._workers.run(net.encode, [query], "query")).row(0)
-        made: Csr = await _encode(running.batcher, query)
-        return net.finish(made, "query").row(0)
+
+        async def make() -> Arrays:
+            row: Csr = await _encode(running.batcher, query)
+            terms, weights = net.finish(row, "query").row(0)
+            return {"terms": terms, "weights": weights}
+
+        made = await self._encoding(running, query, make)
+        return made["terms"], made["weights"]
 
     async def query_tokens(self, encoder: str, fingerprint: str | None, query: str) -> QuestionTokens:
         """The token vectors of one question, encoded together with what others ask just now."""
         running = await self.get("late", encoder, fingerprint)
-        vectors: QuestionTokens = await _encode(running.batcher, query)
-        return vectors
+
+        async def make() -> Arrays:
+            tokens: QuestionTokens = await _encode(running.batcher, query)
+            return {name: made for name, made in tokens._asdict().items() if made is not None}
+
+        made = await self._encoding(running, query, make)
+        return QuestionTokens(made["vectors"], made.get("sentence"))
 
     async def pooled(self, encoder: str, fingerprint: str | None) -> str | None:
         """Fingerprint of the dense encoder whose vectors this late-interaction encoder makes too, if any."""
@@ -141,6 +123,20 @@ class Nets:
     async def reranker(self, name: str, fingerprint: str | None) -> "Reranker":
         """The language model of this name, which reads in context."""
         return cast("Reranker", (await self.get("in_context", name, fingerprint)).net)
+
+    async def key_question(
+        self, name: str, fingerprint: str | None, query: str
+    ) -> tuple["Reranker", "KeyQuestion"]:
+        """A question for stored keys, by the language model of this name."""
+        from models.in_context.items import KeyQuestion  # it brings torch
+
+        running = await self.get("in_context", name, fingerprint)
+        net = cast("Reranker", running.net)
+
+        async def make() -> Arrays:
+            return vars(await net.key_question(query))
+
+        return net, KeyQuestion(**await self._encoding(running, query, make))
 
     async def cross(self) -> "CrossReranker":
         """The service's cross-encoder. NotConfiguredError where the settings name none."""
@@ -188,10 +184,15 @@ class Nets:
             )
         return running
 
+    def identity(self, role: Role, name: str) -> str | None:
+        """What tells this net from any that would answer otherwise; None while it is not loaded."""
+        task = self._tasks.get((role, name))
+        return task.result().identity if task is not None and _succeeded(task) else None
+
     def queues(self) -> Iterator[tuple[Role, Batcher]]:
         """What stands before those that are loaded, with what they are for."""
         for (role, _), task in self._tasks.items():
-            if task.done() and not task.cancelled() and task.exception() is None:
+            if _succeeded(task):
                 yield role, task.result().batcher
 
     def batchers(self) -> Iterator[Batcher]:
@@ -201,7 +202,7 @@ class Nets:
     def rerankers(self) -> Iterator["Reranker"]:
         """The language models that are loaded."""
         for (role, _), task in self._tasks.items():
-            if role == "in_context" and task.done() and not task.cancelled() and task.exception() is None:
+            if role == "in_context" and _succeeded(task):
                 yield cast("Reranker", task.result().net)
 
     async def stop(self) -> None:
@@ -210,6 +211,12 @@ class Nets:
             task.cancel()
         for batcher in self.batchers():
             await batcher.close()
+
+    async def _encoding(self, running: Running, query: str, make: Callable[[], Awaitable[Arrays]]) -> Arrays:
+        """What a net makes of a question, or made of it before."""
+        if self._encodings is None:
+            return await make()
+        return await self._encodings.of(running.identity, query, make)
 
     def _loaded_late(self, name: str) -> LateEncoder:
         return cast(LateEncoder, self._tasks["late", name].result().net)
@@ -223,14 +230,16 @@ class Nets:
             return await self._start_reranker(loaded, name)
         if role == "cross":
             return await self._start_cross(loaded, name)
-        return Running(loaded, await self._behind(role, _for_batches(role, loaded), name))
+        batcher = await self._behind(role, _for_batches(role, loaded), name)
+        return Running(loaded, batcher, _identity(role, loaded))
 
     async def _start_cross(self, loaded: Loaded, name: str) -> Running:
         from service.cross import CrossEncoder, CrossNet, CrossReranker
 
         net, settings = cast(CrossEncoder, loaded), self._settings
         batcher = await self._behind("cross", CrossNet(net), name, lambda text: ("moon", text))
-        return Running(CrossReranker(net, batcher, self._workers, settings.queued_tokens), batcher)
+        reranker = CrossReranker(net, batcher, self._workers, settings.queued_tokens)
+        return Running(reranker, batcher, _identity("cross", loaded))
 
     async def _start_reranker(self, loaded: Loaded, name: str) -> Running:
         from models.in_context.net import InContextNet  # it brings torch
@@ -246,7 +255,7 @@ class Nets:
         )
         await net.batcher.start()
         await net.warm()
-        return Running(net, net.batcher)
+        return Running(net, net.batcher, _identity("in_context", loaded, repr(model.recipe)))
 
     async def _behind(self, role: Role, net: Net, name: str, make: Callable[[str], Any] = str) -> Batcher:
         """What stands before a net that has run, with a budget found by running it, if none is set.
@@ -295,6 +304,17 @@ def _for_batches(role: Role, loaded: Loaded) -> Net:
     if role == "sparse":
         return SparseNet(cast(SparseEncoder, loaded))
     return LateNet(cast(LateEncoder, loaded)) if role == "late" else cast(Net, loaded)
+
+
+def _identity(role: Role, net: Loaded, more: str = "") -> str:
+    """A fingerprint leaves out the number format, since vectors of any compare, and how a language model is
+    asked and read, since what it makes of documents does not depend on it.
+    """
+    return f"{role} {net.fingerprint} {cast(Formatted, net).dtype} {more}"
+
+
+def _succeeded(task: asyncio.Task[Running]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
 async def _encode(batcher: Batcher, query: str) -> Any:

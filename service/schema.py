@@ -181,12 +181,17 @@ class Hit(TypedDict):
 
 
 class SearchResponse(TypedDict):
-    """Hits, best first, and the account of how they were found."""
+    """Hits, best first, and the account of how they were found.
+
+    `cached`: they were found for an equal request before, and `stages` is the account of that; `took_ms` is
+    this request's.
+    """
 
     hits: list[Hit]
     stages: list[Account]
     degraded: list[str]
     generation: int
+    cached: bool
     took_ms: float
 
 

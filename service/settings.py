@@ -101,6 +101,12 @@ class Settings(BaseSettings):
     )
     batch_texts: int = Field(64, ge=1, description="Texts of one forward of a net.")
     queued_tokens: int = Field(65_536, ge=1, description="Tokens that may wait for a net before 429.")
+    result_cache_bytes: int = Field(
+        64 * 2**20, ge=0, description="What answers to searches may take in a cache, in memory or in Redis."
+    )
+    encoding_cache_bytes: int = Field(
+        32 * 2**20, ge=0, description="What encodings of questions may take there."
+    )
     timeout_ms: int = Field(5_000, ge=1, description="Deadline of a search that names none.")
     model_timeout_ms: int = Field(30_000, ge=1, description="Deadline of a request to a model endpoint.")
     body_seconds: float = Field(30.0, gt=0, description="Time in which a body must have arrived.")

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -110,6 +111,13 @@ class Snapshot:
     def generation(self) -> int:
         """Number of the generation."""
         return self.manifest.generation
+
+    @cached_property
+    def digest(self) -> str:
+        """Differs between any two snapshots of different content, whatever they are called and wherever they
+        lie: the manifest names every file with its checksum, and when it was made.
+        """
+        return sha256(self.manifest.model_dump_json(by_alias=True).encode()).hexdigest()
 
     @property
     def schema(self) -> CollectionSchema:

@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from indexer.collection import NAME
+from service.answers import Answers
+from service.caches import Caches
 from service.catalog import Catalog
 from service.embedded import Embedded
 from service.endpoints import Endpoints
@@ -31,6 +33,8 @@ class State:
     workers: Workers
     nets: Nets
     engine: Engine
+    answers: Answers
+    caches: Caches
     endpoints: Endpoints
     metrics: Metrics
     warmup: Warmup

@@ -25,6 +25,7 @@ from service.snapshot import Snapshot
 from service.workers import Workers
 
 if TYPE_CHECKING:  # it brings torch
+    from models.in_context.items import KeyQuestion
     from service.cross import CrossReranker
     from service.in_context import Reranker
 
@@ -163,6 +164,12 @@ class Nets(Protocol):
 
     async def reranker(self, name: str, fingerprint: str | None) -> "Reranker":
         """The language model of this name, which reads in context."""
+        ...
+
+    async def key_question(
+        self, name: str, fingerprint: str | None, query: str
+    ) -> "tuple[Reranker, KeyQuestion]":
+        """That language model, and a question as it meets stored keys."""
         ...
 
     async def cross(self) -> "CrossReranker":

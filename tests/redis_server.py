@@ -38,6 +38,15 @@ class RedisServer:
                 assert time.monotonic() < until, "redis-server did not start"
                 time.sleep(0.01)
 
+    def client(self) -> redis.Redis:
+        """A client of it, for tests to look inside."""
+        return redis.Redis.from_url(self.url)
+
+    def empty(self) -> None:
+        """Forget everything."""
+        with self.client() as client:
+            client.flushall()
+
     def kill(self) -> None:
         """End it as a power cut would."""
         if self._process is not None:

@@ -64,12 +64,17 @@ class Service:
 
 @asynccontextmanager
 async def running(directory: Path, load: Any = None, **settings: Any) -> AsyncIterator[Service]:
-    """A service on `directory`; `load` gives its encoders, `settings` are changed from the defaults."""
+    """A service on `directory`; `load` gives its encoders, `settings` are changed from the defaults.
+
+    Caches are off: most tests ask the same twice to see it answered twice.
+    """
     given = {
         "worker": "external",
         "watch_seconds": 0.01,
         "sparse_encoder": SPLADE,
         "cross_encoder": None,
+        "result_cache_bytes": 0,
+        "encoding_cache_bytes": 0,
         **settings,
     }
     app = create_app(Settings(data_dir=directory, **given), load=load or word_overlap)

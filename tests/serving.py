@@ -22,9 +22,10 @@ def serving(
 ) -> Iterator[tuple[str, State]]:
     """Serve on a free port in a thread; gives the address and the application's parts.
 
-    `load` gives its encoders; None loads them from their weights.
+    `load` gives its encoders; None loads them from their weights. Caches are off.
     """
-    given = {"worker": "external", "watch_seconds": 0.01, **settings}
+    caches = {"result_cache_bytes": 0, "encoding_cache_bytes": 0}
+    given = {"worker": "external", "watch_seconds": 0.01, **caches, **settings}
     app = create_app(Settings(data_dir=directory, **given), load=load)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)

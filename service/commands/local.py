@@ -35,7 +35,7 @@ from models.roles import Load, Loaded, Role, loader
 from service.commands.common import CommandError, progress_bar, settings_from, stderr
 from service.commands.estimate import announce_keys
 from service.commands.watch import JobState, Watch
-from service.engine import Engine, needs, uses
+from service.engine import Engine
 from service.errors import EncoderError, ServiceError, as_service_error
 from service.idf import IdfTables
 from service.metrics import Metrics
@@ -43,7 +43,6 @@ from service.nets import Nets
 from service.schema import SearchRequest, SearchResponse
 from service.settings import Settings
 from service.snapshot import Snapshot
-from service.stages import Cross, InContext
 from service.workers import Workers
 
 BATCH_DOCUMENTS = 500
@@ -119,12 +118,7 @@ async def prepare(engine: Engine, nets: Nets, snapshot: Snapshot, request: Searc
     with explained():
         stages = engine.plan(snapshot.schema, request)
     await asyncio.to_thread(warm)
-    names: list[tuple[Role, str]] = [*snapshot.schema.encoders(needs(stages)).items()]
-    if uses(stages, InContext):
-        names.append(("in_context", snapshot.schema.in_context_model))
-    if uses(stages, Cross) and engine.cross_encoder is not None:
-        names.append(("cross", engine.cross_encoder))
-    for role, name in names:
+    for role, name in engine.nets_of(snapshot.schema, stages):
         with suppress(EncoderError):  # the answer will say it
             await nets.get(role, name, None)
 

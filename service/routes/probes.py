@@ -42,7 +42,7 @@ async def readyz(here: Here) -> Response:
     """Ready means: searches are answered without compiling or loading anything first.
 
     `degraded` is ready with something amiss, said in `reasons`: weights that are missing, a generation that
-    cannot be opened, an indexer that does not run.
+    cannot be opened, caches that do not answer, an indexer that does not run.
     """
     if here.warmup.pending:
         raise UnavailableError(f"starting: {'; '.join(here.warmup.pending)}", retry_after=1.0)
@@ -82,6 +82,8 @@ def _reasons(here: State) -> list[str]:
     reasons += [f"encoder {name}: {error}" for name, error in here.nets.errors.items()]
     if here.redis is not None and here.redis.problem is not None:
         reasons.append(here.redis.problem)
+    if here.caches.problem is not None:
+        reasons.append(here.caches.problem)
     if here.indexer is not None and not here.indexer.running:
         reasons.append("the indexer is not running; it is being started again")
     return reasons

@@ -1,8 +1,10 @@
 """Asking questions: one at a time or many in one request."""
 
 import asyncio
+import re
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,6 +28,10 @@ router = APIRouter(prefix="/v1/collections/{name}", tags=["search"], route_class
 
 ERRORS = problems(NotFoundError, BusyError, UnavailableError)
 
+CacheControl = Annotated[
+    str, Header(description="`no-cache`: work it out anew, and leave nothing in a cache either.")
+]
+
 
 @router.post(
     "/search",
@@ -33,10 +39,13 @@ ERRORS = problems(NotFoundError, BusyError, UnavailableError)
     responses={**ERRORS, **problems(GoneError, DeadlineError)},
     summary="Search a collection",
 )
-async def search(name: Name, body: SearchRequest, request: Request, here: Here) -> Response:
+async def search(
+    name: Name, body: SearchRequest, request: Request, here: Here, cache_control: CacheControl = ""
+) -> Response:
     """Answer a question with the best documents and an account of how they were found."""
     snapshot = here.catalog.get(name).at(body.generation)
-    return json_response(await unless_gone(request, here.engine.search(snapshot, body)))
+    work = here.answers.search(snapshot, body, fresh=_fresh(cache_control))
+    return json_response(await unless_gone(request, work))
 
 
 @router.post(
@@ -45,22 +54,29 @@ async def search(name: Name, body: SearchRequest, request: Request, here: Here) 
     responses=ERRORS,
     summary="Search a collection several times",
 )
-async def search_batch(name: Name, body: BatchRequest, request: Request, here: Here) -> Response:
+async def search_batch(
+    name: Name, body: BatchRequest, request: Request, here: Here, cache_control: CacheControl = ""
+) -> Response:
     """Answer several questions at once; one that cannot be answered gets a problem in its place."""
     limits.check(body, here.settings.limits)
     collection = here.catalog.get(name)
     request_id = request.state.request_id
-    work = asyncio.gather(*(_search(here, collection, each, request_id) for each in body.searches))
+    fresh = _fresh(cache_control)
+    work = asyncio.gather(*(_search(here, collection, each, fresh, request_id) for each in body.searches))
     return json_response({"results": await unless_gone(request, work)})
 
 
 async def _search(
-    here: State, collection: Collection, body: SearchRequest, request_id: str
+    here: State, collection: Collection, body: SearchRequest, fresh: bool, request_id: str
 ) -> SearchResponse | Problem:
     try:
-        return await here.engine.search(collection.at(body.generation), body)
+        return await here.answers.search(collection.at(body.generation), body, fresh=fresh)
     except Exception as error:  # as the application's handler would, but for one of many; bugs go there
         found = as_service_error(error)
         if found.status_code == 500:
             raise
         return problem(found, request_id)
+
+
+def _fresh(cache_control: str) -> bool:
+    return not {"no-cache", "no-store"}.isdisjoint(re.split(r"[\s,]+", cache_control.lower()))

@@ -7,8 +7,9 @@ import numpy as np
 
 from models.csr import Csr, concatenate
 from service.embedding import encode_both
-from service.nets import Running, SparseEncoder
+from service.nets import Running
 from service.scorers.base import Scored
+from service.sparse_net import SparseEncoder
 from service.types import Scores
 from service.workers import Workers
 

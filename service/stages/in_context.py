@@ -228,11 +228,8 @@ def _foresee_net(search: Search) -> "asyncio.Task[Reranker]":
 
 def _foresee_question(search: Search) -> "asyncio.Task[tuple[Reranker, KeyQuestion]]":
     """Have the question asked of the net that made the stored keys."""
-    return search.foresee("in_context_keys", lambda: _key_question(search))
-
-
-async def _key_question(search: Search) -> "tuple[Reranker, KeyQuestion]":
     manifest = search.snapshot.manifest
     name, fingerprint = manifest.schema_.in_context_model, manifest.fingerprints.get("in_context")
-    net = await search.nets.reranker(name, fingerprint)
-    return net, await net.key_question(search.query)
+    return search.foresee(
+        "in_context_keys", lambda: search.nets.key_question(name, fingerprint, search.query)
+    )

@@ -28,6 +28,7 @@ from models.in_context.items import (
     Question,
 )
 from models.in_context.read_out import BlockRank, Drop, Reading, ReadOut
+from models.in_context.recipe import Recipe
 from models.in_context.states import States
 from tests.nets import WORD, WordOverlapKeysNet
 
@@ -42,6 +43,7 @@ class WordOverlapInContextNet(WordOverlapKeysNet):
     """
 
     name = "word-overlap-in-context"
+    recipe = Recipe(name)
     head_dim = 256  # so many words can be told apart
     layer = 1
     dtype, device = torch.float32, "cpu"

@@ -35,8 +35,8 @@ async def test_without_redis_searches_go_on_and_writes_are_refused(service: Serv
     assert "Redis cannot be reached" in response.json()["detail"]
     shown = await service.ask("GET", "/v1/collections/c")
     assert (shown["documents"], shown["queued"]) == (1, None)
-    (reason,) = await until_ready(service, "degraded")
-    assert reason.startswith(f"Redis at {redis.url}: ")
+    reasons = await until_ready(service, "degraded")
+    assert any(reason.startswith(f"Redis at {redis.url}: ") for reason in reasons)
     assert "winnow_redis_healthy 0.0" in (await service.client.get("/metrics")).text
 
 

@@ -1,0 +1,53 @@
+"""The caches of a service: in its memory or, where the settings name a Redis, there."""
+
+from collections.abc import Iterator
+
+from service.cache import Cache, MemoryCache, key_of
+from service.net_metrics import Sample
+from service.query_encodings import QueryEncodings
+from service.redis_cache import RedisLink
+from service.settings import Settings
+
+
+class Caches:
+    """A cache for answers and one for encodings; None for one that may take nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._link = None if settings.redis_url is None else RedisLink(settings.redis_url.get_secret_value())
+        self._caches: dict[str, Cache] = {}
+        self.results = self._cache("results", settings.result_cache_bytes)
+        encodings = self._cache("encodings", settings.encoding_cache_bytes)
+        self.encodings = None if encodings is None else QueryEncodings(encodings)
+        key_of()  # reads our sources, before there is a search that would wait for it
+
+    @property
+    def problem(self) -> str | None:
+        """Why there are none at present, or nothing new is kept, if that is so."""
+        return None if self._link is None else self._link.problem
+
+    async def start(self) -> None:
+        """Connect."""
+        if self._link is not None:
+            await self._link.start()
+
+    async def stop(self) -> None:
+        """Close what is open."""
+        if self._link is not None:
+            await self._link.stop()
+
+    def readings(self) -> Iterator[Sample]:
+        """What has become of them."""
+        for name, cache in self._caches.items():
+            labels, tally = {"cache": name, "net": ""}, cache.tally
+            yield "winnow_cache_hits_total", "What was there when it was wanted.", labels, tally.hits
+            yield "winnow_cache_misses_total", "What was not.", labels, tally.misses
+            yield "winnow_cache_evictions_total", "What made room for others.", labels, tally.evictions
+            yield "winnow_cache_declined_total", "What there was no room for.", labels, tally.declined
+            yield "winnow_cache_errors_total", "Looks and writes that failed.", labels, tally.errors
+            yield "winnow_cache_bytes", "Memory taken by what is kept.", labels, tally.bytes
+            yield "winnow_cache_limit_bytes", "Memory that may be taken.", labels, tally.limit_bytes
+
+    def _cache(self, name: str, budget: int) -> Cache | None:
+        if budget:
+            self._caches[name] = MemoryCache(budget) if self._link is None else self._link.cache(name, budget)
+        return self._caches.get(name)
