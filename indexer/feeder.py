@@ -16,7 +16,7 @@ from pathlib import Path
 from indexer.batch import Batch, cut, resolve
 from indexer.collection import log_path
 from indexer.encoders import CollectionEncoders, Encoders
-from indexer.merge import Merge
+from indexer.merge import DamagedSegment, Merge
 from indexer.queue.contract import Entry, Log, Trial
 from indexer.queue.sqlite import SqliteLog
 from indexer.segment.arrays import CorruptFile
@@ -169,6 +169,8 @@ class Feeder:
             self.writer.take_in(merge, future.result())
         else:
             logger.error("%s: a merge failed, searches go on without it", self.writer.name, exc_info=error)
+            if isinstance(error, DamagedSegment):
+                self.writer.leave_alone(error.segment)
             self._planned, self._next_merge = -1, time.monotonic() + MERGE_PAUSE
         return True
 

@@ -50,6 +50,7 @@ class Writer:
         self.lock = Lock(directory)
         self._retired: deque[tuple[float, Manifest]] = deque()
         self._merge: Merge | None = None
+        self._damaged: set[str] = set()
         self._text: TextIndex | None = None
         self._stale = True
         try:
@@ -74,11 +75,15 @@ class Writer:
 
     def plan_merge(self) -> Merge | None:
         """Choose segments to merge; None if all is well. The merge may run in any thread, one at a time."""
-        window = None if self._stale else plan([part.entry for part in self._parts])
+        window = None if self._stale else plan([part.entry for part in self._parts], self._damaged)
         self._merge = (
             Merge(f"{self.manifest.generation:06d}m", self._parts[slice(*window)]) if window else None
         )
         return self._merge
+
+    def leave_alone(self, segment: str) -> None:
+        """Plan no merge of this segment any more, as long as this writer lives."""
+        self._damaged.add(segment)
 
     def take_in(self, merge: Merge, entry: SegmentEntry | None) -> None:
         """Publish a generation in which a finished merge stands for what it merged."""

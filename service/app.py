@@ -42,6 +42,7 @@ from service.routes import (
     tei,
     vllm,
 )
+from service.scrub import Scrub
 from service.settings import Settings
 from service.state import State
 from service.warmup import Warmup
@@ -123,6 +124,7 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
     catalog = Catalog(
         settings.data_dir, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
     )
+    scrub = Scrub(catalog, settings.scrub_bytes_per_second)
     return State(
         settings=settings,
         catalog=catalog,
@@ -131,7 +133,8 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         engine=Engine(settings, nets, workers, metrics),
         endpoints=Endpoints(settings, nets, workers),
         metrics=metrics,
-        warmup=Warmup(catalog, nets, _defaults(settings), warmed),
+        warmup=Warmup(catalog, scrub.at_once, nets, _defaults(settings), warmed),
+        scrub=scrub,
         indexer=Embedded(command(settings.data_dir)) if settings.worker == "embedded" else None,
     )
 
@@ -160,6 +163,8 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
             stack.push_async_callback(state.indexer.stop)
         state.warmup.start()
         stack.push_async_callback(state.warmup.stop)
+        state.scrub.start()
+        stack.push_async_callback(state.scrub.stop)
         yield
 
 
@@ -205,7 +210,8 @@ def _gauges(state: State, flow: Flow) -> Iterator[Sample]:
             labels,
             pruned,
         )
-        yield "winnow_segments", "Segments of the generation.", labels, len(snapshot.parts)
+        yield "winnow_segments", "Segments that are searched.", labels, len(snapshot.parts)
+        yield "winnow_damaged", "Damaged parts that are left out.", labels, len(snapshot.damaged)
     for role, batcher in state.nets.queues():
         yield from queue(role, batcher)
     for net in state.nets.rerankers():

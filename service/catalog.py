@@ -3,8 +3,8 @@
 A task looks at every `CURRENT` many times a second (two `stat` each) and opens what changed in a thread;
 swapping is one assignment, so a search sees the old snapshot or the new one. Superseded generations stay
 for a minute, for pages that name theirs. A generation that cannot be opened leaves the one before it in
-place and is reported. Whatever else writes to the directory, such as the command line, is noticed in the
-same way.
+place and is reported; of one that can, a damaged segment is left out and reported (`judge`). Whatever else
+writes to the directory, such as the command line, is noticed in the same way.
 """
 
 import asyncio
@@ -64,6 +64,11 @@ class Collection:
         self.current = snapshot
         self._published.set()
         self._published = asyncio.Event()
+
+    def leave_out(self, piece: str, why: str) -> None:
+        """Answer without a damaged piece from now on, whatever the generation."""
+        self.current = self.current.without(piece, why)
+        self._kept = deque((until, kept.without(piece, why)) for until, kept in self._kept)
 
     def expire(self) -> None:
         """Let go of generations whose time is over."""
@@ -139,6 +144,26 @@ class Catalog:
         await asyncio.to_thread(drop_collection, self.root, name)
         await self.refresh()
 
+    def damages(self) -> list[str]:
+        """A sentence for every piece of a generation that is left out of searches."""
+        return [
+            f"collection {collection.name}: {piece} is left out of searches: {why}; restore it from a copy, "
+            "or index the documents again into a new collection"
+            for collection in self
+            for piece, why in collection.current.damaged.items()
+        ]
+
+    async def judge(self, collection: Collection, piece: str, why: str | None) -> None:
+        """Leave a piece of what is served out of searches for what is wrong with it; None: take it back."""
+        async with self._turn:
+            known = piece in collection.current.damaged
+            if why is not None and not known:
+                collection.leave_out(piece, why)
+                log.error("collection %s: %s is left out of searches: %s", collection.name, piece, why)
+            elif why is None and known:
+                collection.current = await asyncio.to_thread(collection.current.again, piece)
+                log.info("collection %s: %s is whole again", collection.name, piece)
+
     async def refresh(self) -> None:
         """Look at the directory now."""
         async with self._turn:
@@ -187,6 +212,8 @@ class Catalog:
         else:
             self._stamps[name] = stamp
             self.errors.pop(name, None)
+            for reason in self._open[name].current.missing:
+                log.error("%s", reason)
 
     def _failed(self, name: str, error: Exception) -> None:
         if self.errors.get(name) != str(error):

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from indexer.filters import Filter, parse
 from indexer.segment.manifest import REORDERING, CollectionSchema, Component
 from service import limits
-from service.errors import ComponentError, InvalidError, LimitError, no_cross_encoder
+from service.errors import ComponentError, DamagedError, InvalidError, LimitError, no_cross_encoder
 from service.metrics import Metrics
 from service.pipeline import degraded, run
 from service.present import present
@@ -90,6 +90,8 @@ class Engine:
         """Answer one request. Raises a ServiceError, FilterError, or what the snapshot's files cause."""
         began = time.perf_counter()
         stages = self.plan(snapshot.schema, request)
+        if snapshot.missing and not snapshot.parts:
+            raise DamagedError(f"no segment is left to search: {'; '.join(snapshot.missing)}")
         search = await self._begin(snapshot, request)
         try:
             outcome = await run(stages, search)

@@ -226,6 +226,12 @@ class NetFailedError(EncoderError):
     code, title = "encoder_failed", "Encoder failed"
 
 
+class DamagedError(StageError):
+    """What was asked for lies in files that are not what was written."""
+
+    status, code, title = 503, "index_damaged", "Index damaged"
+
+
 class DeadlineError(StageError):
     """Out of time."""
 
@@ -260,7 +266,7 @@ def as_service_error(error: Exception) -> ServiceError:
         case LogUnavailable():
             return UnavailableError(f"the operations log does not answer: {error}", retry_after=1.0)
         case CorruptFile():
-            return UnavailableError(f"the index is damaged: {error}")
+            return DamagedError(f"the index is damaged: {error}")
     return ServiceError(
         "something went wrong inside the service; its log has the details under this request_id"
     )

@@ -457,6 +457,29 @@ def test_a_merge_that_fails_is_left_for_later(collection: Collection, monkeypatc
     assert len(collection.read().parts) < 8
 
 
+def test_a_damaged_segment_is_left_as_it_is_and_the_others_are_merged(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("indexer.feeder.MERGE_PAUSE", 0.0)
+    for name in "abcdefg":
+        collection.write(put(name))
+        if name < "f":
+            collection.drain()
+    damaged = collection.read().manifest.segments[0].name
+    path = collection.directory / "segments" / damaged / "lexical.bin"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    collection.drain()
+    collection.write(put("h"))
+    collection.drain()
+    reading = Reading(collection.directory)
+    assert f"segment {damaged} is damaged and is left as it is" in caplog.text
+    assert reading.manifest.segments[0].name == damaged
+    assert len(reading.parts) == 2
+    assert reading.ids() == list("abcdefgh")
+
+
 TEXTS = st.lists(st.sampled_from(["tide", "moon", "sea", "rises.", "falls."]), max_size=30).map(" ".join)
 CHANGES = st.one_of(
     st.builds(lambda name, text: put(name, text, of=name), st.sampled_from("abcdefgh"), TEXTS),
