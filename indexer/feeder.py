@@ -75,6 +75,7 @@ class Feeder:
         self._planned = -1  # the generation for which a merge was last considered
         self._next_merge = 0.0
         self._error = DIED
+        self._settled = self.writer.manifest.position  # what the log knows to be applied
 
     def step(self, listener: Listener | None = None) -> bool:
         """Apply a batch or take in a merge; False if there was nothing to do."""
@@ -103,6 +104,8 @@ class Feeder:
 
     def _apply(self, listener: Listener | None) -> bool:
         newest, position = self.log.last_position(), self.writer.manifest.position
+        if self._settled < position:  # the log could not be written just then
+            self._settle(position)
         if newest <= position:
             return False
         most = self._suspicion.most if self._suspicion else self._limits.operations
@@ -138,6 +141,7 @@ class Feeder:
 
     def _settle(self, position: int) -> None:
         self.log.prune(position)
+        self._settled = position
         self._suspicion = succeeded(position, self._suspicion)
 
     def _bury(self, position: int, tries: int) -> None:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from indexer.lock import Lock
 from indexer.merge import Merge, plan
 from indexer.part import Part, total
 from indexer.segment.analyzer import Analyzer
+from indexer.segment.arrays import CorruptFile
 from indexer.segment.durable import fsync_directory, fsync_file
 from indexer.segment.manifest import FileEntry, LexicalEntry, Manifest, SegmentEntry, publish, read_current
 from indexer.segment.tombstones import write_tombstones
@@ -116,7 +117,12 @@ class Writer:
         if self._stale:
             self._load()
         self._stale = True
-        yield
+        try:
+            yield
+        except OSError:
+            with suppress(OSError, CorruptFile):
+                self._load()  # which sweeps: on a full disk others need the room of what was half written
+            raise
         self._stale = False
 
     def _load(self) -> None:

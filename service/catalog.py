@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shutil import disk_usage
 
 from indexer.collection import (
     CollectionSchema,
@@ -32,6 +33,7 @@ from service.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+LEAST_FREE = 16 << 20
 
 Stamp = tuple[int, ...]  # changes when CURRENT is replaced, or the collection by another of its name
 
@@ -134,8 +136,8 @@ class Catalog:
     async def create(
         self, name: str, schema: CollectionSchema, fingerprints: Mapping[str, str]
     ) -> Collection:
-        """Make a collection (see `create_collection`). CollectionExists."""
-        await asyncio.to_thread(create_collection, self.root, name, schema, fingerprints)
+        """Make a collection (see `create_collection`). CollectionExists, OSError."""
+        await asyncio.to_thread(_create, self.root, name, schema, fingerprints)
         await self.refresh()
         return self.get(name)
 
@@ -144,14 +146,18 @@ class Catalog:
         await asyncio.to_thread(drop_collection, self.root, name)
         await self.refresh()
 
-    def damages(self) -> list[str]:
-        """A sentence for every piece of a generation that is left out of searches."""
-        return [
+    def concerns(self) -> list[str]:
+        """A sentence for every piece of a generation that is left out of searches, and for a full disk."""
+        damages = [
             f"collection {collection.name}: {piece} is left out of searches: {why}; restore it from a copy, "
             "or index the documents again into a new collection"
             for collection in self
             for piece, why in collection.current.damaged.items()
         ]
+        free = disk_usage(self.root).free if self.root.exists() else LEAST_FREE
+        if free >= LEAST_FREE:
+            return damages
+        return [*damages, f"the disk is full ({free} bytes are left): writes are refused until there is room"]
 
     async def judge(self, collection: Collection, piece: str, why: str | None) -> None:
         """Leave a piece of what is served out of searches for what is wrong with it; None: take it back."""
@@ -220,6 +226,16 @@ class Catalog:
             log.error("collection %s: the newest generation cannot be opened: %s", name, error)
         self.errors[name] = str(error)
         self._retry[name] = time.monotonic() + RETRY_SECONDS
+
+
+def _create(root: Path, name: str, schema: CollectionSchema, fingerprints: Mapping[str, str]) -> None:
+    """Make a collection and its log, or neither: a full disk may have room for the one only."""
+    directory = create_collection(root, name, schema, fingerprints)
+    try:
+        SqliteLog(log_path(directory)).close()
+    except OSError:
+        drop_collection(root, name)
+        raise
 
 
 def _open(name: str, directory: Path) -> Collection:

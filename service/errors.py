@@ -20,6 +20,8 @@ from indexer.segment.arrays import CorruptFile
 from indexer.segment.syntax import QuerySyntaxError
 
 MOST_FIELD_ERRORS = 100
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EIO, errno.EROFS)
 
 
 class FieldError(TypedDict):
@@ -204,6 +206,12 @@ class StorageFullError(ServiceError):
     status, code, title = 507, "storage_full", "Storage full"
 
 
+class StorageFailedError(ServiceError):
+    """The disk refuses to write, or to read, for another reason."""
+
+    status, code, title = 507, "storage_failed", "Storage failed"
+
+
 class StageError(ServiceError):
     """A stage could not do its work; fusion goes on without it."""
 
@@ -261,8 +269,10 @@ def as_service_error(error: Exception) -> ServiceError:
             return InvalidError(f"query: {error}")
         case FilterError():
             return InvalidError(f"filter: {error}")
-        case OSError() if error.errno == errno.ENOSPC:
+        case OSError() if error.errno in FULL:
             return StorageFullError("the disk is full: nothing was written; free some space and try again")
+        case OSError() if error.errno in REFUSED:
+            return StorageFailedError(f"the disk does not do its work: nothing was written; {error.strerror}")
         case LogUnavailable():
             return UnavailableError(f"the operations log does not answer: {error}", retry_after=1.0)
         case CorruptFile():

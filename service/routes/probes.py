@@ -40,7 +40,7 @@ async def readyz(here: Here) -> Response:
     """Ready means: searches are answered without compiling or loading anything first.
 
     `degraded` is ready with something amiss, said in `reasons`: weights that are missing, a generation that
-    cannot be opened, a segment that is damaged and left out, an indexer that does not run.
+    cannot be opened, a damaged segment that is left out, a full disk, an indexer that does not run.
     """
     if here.warmup.pending:
         raise UnavailableError(f"starting: {'; '.join(here.warmup.pending)}", retry_after=1.0)
@@ -77,7 +77,7 @@ async def limits(here: Here) -> Response:
 
 def _reasons(here: State) -> list[str]:
     reasons = [f"collection {name}: {error}" for name, error in here.catalog.errors.items()]
-    reasons += here.catalog.damages()
+    reasons += here.catalog.concerns()
     reasons += [f"encoder {name}: {error}" for name, error in here.nets.errors.items()]
     if here.indexer is not None and not here.indexer.running:
         reasons.append("the indexer is not running; it is being started again")

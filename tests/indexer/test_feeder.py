@@ -1,7 +1,6 @@
 """From the log to a published generation: what becomes visible, in which order, and what never does."""
 
 import errno
-import resource
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from indexer.segment.arrays import CorruptFile
 from indexer.text_index import TextIndex
 from indexer.trial import TRIES
 from indexer.worker import drain
+from tests.full_disk import files_at_most
 from tests.indexer.reading import Reading, quick_directory
 from tests.nets import WordOverlapEncoder, WordOverlapSparseEncoder, loading, word_overlap
 
@@ -295,16 +295,6 @@ def test_vectors_of_two_encoders_are_never_mixed(collection: Collection, newer: 
         drain(collection.root, "c", loading(**newer))
     assert collection.log.job(collection.log.jobs()[0].id).queued == 1
     assert collection.read().ids() == ["a"]
-
-
-@contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [100, 20_000, 60_000])

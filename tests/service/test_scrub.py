@@ -50,7 +50,7 @@ def document(name: str) -> dict[str, Any]:
 @asynccontextmanager
 async def ready(root: Path, **settings: Any) -> AsyncIterator[Service]:
     """A service on `root` that has done what it does before it is ready."""
-    async with running(root, **settings) as service:
+    async with running(root, timeout_ms=60_000, **settings) as service:
         while service.state.warmup.pending:
             await asyncio.sleep(0.01)
         yield service
