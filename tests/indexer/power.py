@@ -1,8 +1,9 @@
 """What a power cut would leave: only what was synchronised, in directories that were synchronised.
 
-`Disk` hears of every `os.fsync` and rename of this process and keeps, beside the real files, what is sure to
-survive: a file's bytes as of its last synchronisation, a directory's names as of its own. That is the worst that
-a file system may do. The other way round it may also bring a rename to the disk before anything else.
+`Disk` hears of every `os.fsync` and `os.replace` of this process and keeps, beside the real files, what is
+sure to survive: a file's bytes as of its last synchronisation, a directory's names as of its own. That is the
+worst a file system may do, but for bringing a rename to the disk before what it points to: `surviving` makes
+that too.
 """
 
 import os
@@ -44,20 +45,19 @@ class Disk:
         monkeypatch.setattr(os, "replace", renamed)
 
     def surviving(self, target: Path, renamed: tuple[Path, Path] | None = None) -> Path:
-        """Write what would be there after a cut to `target`; `renamed` is a rename that came through early."""
+        """Write to `target` what a cut would leave; `renamed` is a rename that came through early."""
         shutil.rmtree(target, ignore_errors=True)
         self._restore(self.root.stat().st_ino, target)
         if renamed is not None:
             old, new = (target / path.relative_to(self.root) for path in renamed)
-            content = self.files.get(
-                renamed[0].stat().st_ino, b""
-            )  # its name may not have survived, nor its bytes
             old.unlink(missing_ok=True)
-            new.write_bytes(content)
+            new.write_bytes(self.files.get(renamed[0].stat().st_ino, b""))
         return target
 
     def _synchronise(self, path: Path) -> None:
         inode = path.stat().st_ino
+        self.files.pop(inode, None)  # numbers are given again
+        self.names.pop(inode, None)
         if path.is_dir():
             self.names[inode] = {each.name: each.stat().st_ino for each in path.iterdir()}
         else:
