@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +31,8 @@ __all__ = [
     "list_collections",
     "sweep_collections",
 ]
+
+ABANDONED_SECONDS = 24 * 3600
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -63,13 +66,13 @@ def create_collection(
     path = collection_path(root, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.parent / f".new-{name}-{secrets.token_hex(4)}"
-    for part in ("segments", "tombstones"):
-        (fresh / part).mkdir(parents=True)
-    publish(fresh, Manifest(generation=0, schema_=schema, fingerprints=dict(fingerprints or {})))
     try:
+        for part in ("segments", "tombstones"):
+            (fresh / part).mkdir(parents=True)
+        publish(fresh, Manifest(generation=0, schema_=schema, fingerprints=dict(fingerprints or {})))
         os.rename(fresh, path)  # noqa: PTH104 - a directory replaces nothing but an empty one
     except OSError as error:
-        shutil.rmtree(fresh)
+        shutil.rmtree(fresh, ignore_errors=True)
         if path.exists():
             raise CollectionExists(f"there is a collection {name!r} already") from error
         raise
@@ -101,6 +104,7 @@ def drop_collection(root: Path, name: str) -> None:
 
 
 def sweep_collections(root: Path) -> None:
-    """Remove what a crash left of creating and dropping; only for the process that owns `root`."""
+    """Remove what a crash left of dropping, and of creating a day ago: another process may be at it now."""
     for path in (root / "collections").glob(".*-*"):
-        shutil.rmtree(path)
+        if path.name.startswith(".dropped-") or time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from indexer.batch import Batch, cut, resolve
 from indexer.encoders import CollectionEncoders, Encoders
 from indexer.lock import Locked
-from indexer.merge import Merge
+from indexer.merge import DamagedSegment, Merge
 from indexer.queue.contract import Entry, Log, Trial
 from indexer.queue.logs import Logs
 from indexer.segment.arrays import CorruptFile
@@ -75,6 +75,7 @@ class Feeder:
         self._planned = -1  # the generation for which a merge was last considered
         self._next_merge = 0.0
         self._error = DIED
+        self._settled = self.writer.manifest.position  # what the log knows to be applied
 
     def step(self, listener: Listener | None = None) -> bool:
         """Apply a batch or take in a merge; False if there was nothing to do."""
@@ -108,6 +109,8 @@ class Feeder:
 
     def _apply(self, listener: Listener | None) -> bool:
         newest, position = self.log.last_position(), self.writer.manifest.position
+        if self._settled < position:  # the log could not be written just then
+            self._settle(position)
         if newest <= position:
             return False
         most = self._suspicion.most if self._suspicion else self._limits.operations
@@ -143,6 +146,7 @@ class Feeder:
 
     def _settle(self, position: int) -> None:
         self.log.prune(position)
+        self._settled = position
         self._suspicion = succeeded(position, self._suspicion)
 
     def _bury(self, position: int, tries: int) -> None:
@@ -174,6 +178,8 @@ class Feeder:
             self.writer.take_in(merge, future.result())
         else:
             logger.error("%s: a merge failed, searches go on without it", self.writer.name, exc_info=error)
+            if isinstance(error, DamagedSegment):
+                self.writer.leave_alone(error.segment)
             self._planned, self._next_merge = -1, time.monotonic() + MERGE_PAUSE
         return True
 

@@ -6,7 +6,7 @@ the logarithm of the collection's size. Above ten segments the cheapest merge is
 Simulated over 20,000 equal batches, a row is copied nine times and there are eight segments on average.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,14 @@ import numpy as np
 
 from indexer.build import fresh_directory, seal
 from indexer.part import Mask, Part
+from indexer.segment.arrays import CorruptFile
 from indexer.segment.columns import merge_columns
 from indexer.segment.dense import merge_dense
 from indexer.segment.keys import merge_keys
 from indexer.segment.late import merge_late
 from indexer.segment.lexical import merge_lexical
 from indexer.segment.lists import add_lists
-from indexer.segment.manifest import SegmentEntry
+from indexer.segment.manifest import SegmentEntry, verify_files
 from indexer.segment.quality import merge_quality
 from indexer.segment.segment import COLUMNS, DENSE, DOCUMENTS, KEYS, LATE, LEXICAL, QUALITY, SPARSE, STORE
 from indexer.segment.sparse import merge_sparse
@@ -34,6 +35,14 @@ SMALLEST = 1000
 Window = tuple[int, int]
 
 
+class DamagedSegment(CorruptFile):
+    """`segment` is not what was written, so it must not become part of another."""
+
+    def __init__(self, segment: str, why: CorruptFile) -> None:
+        super().__init__(f"segment {segment} is damaged and is left as it is: {why}")
+        self.segment = segment
+
+
 @dataclass(frozen=True, eq=False)
 class Merge:
     """Some neighbours as they were when the merge was planned, to become the segment `name`."""
@@ -42,7 +51,13 @@ class Merge:
     parts: Sequence[Part]
 
     def run(self, directory: Path) -> SegmentEntry | None:
-        """Write the merged segment and bring it to the disk; None if no row is alive. For any thread."""
+        """Write the merged segment and bring it to the disk; None if no row is alive. For any thread.
+
+        DamagedSegment before anything is written if a byte has changed since its checksum was made: a copy
+        would have a new checksum that vouches for it.
+        """
+        for part in self.parts:
+            _verify(part)
         kept = [(part.segment, ~part.dead) for part in self.parts if part.alive_rows]
         if not kept:
             return None
@@ -91,24 +106,38 @@ class Merge:
         return seal(path, len(seqs), documents, int(seqs[0]), int(seqs[-1]), pruned)
 
 
-def plan(entries: Sequence[SegmentEntry]) -> Window | None:
-    """Choose the segments [begin, end) that should become one; None if all is well."""
+def plan(entries: Sequence[SegmentEntry], damaged: Collection[str] = ()) -> Window | None:
+    """Choose the segments [begin, end) that should become one, no damaged one; None if all is well."""
     sizes = [max(SMALLEST, entry.rows - entry.dead_rows) for entry in entries]
-    balanced = _cheapest(sizes, lambda window: len(window) >= WORTHWHILE and 2 * max(window) <= sum(window))
+    whole = [entry.name not in damaged for entry in entries]
+    windows = [window for window in _windows(len(entries)) if all(whole[slice(*window)])]
+    balanced = _cheapest(
+        sizes, windows, lambda window: len(window) >= WORTHWHILE and 2 * max(window) <= sum(window)
+    )
     if balanced is not None:
         return balanced
     if len(entries) > MOST_SEGMENTS:
-        return _cheapest(sizes, lambda window: True)
-    return next(((at, at + 1) for at, each in enumerate(entries) if 2 * each.dead_rows > each.rows), None)
+        return _cheapest(sizes, windows, lambda window: True)
+    mostly_dead = (at for at, each in enumerate(entries) if 2 * each.dead_rows > each.rows and whole[at])
+    return next(((at, at + 1) for at in mostly_dead), None)
 
 
-def _cheapest(sizes: Sequence[int], suits: Callable[[Sequence[int]], bool]) -> Window | None:
+def _cheapest(
+    sizes: Sequence[int], windows: Sequence[Window], suits: Callable[[Sequence[int]], bool]
+) -> Window | None:
     """Choose among windows of two or more by rows to copy per segment saved."""
-    windows = [(begin, end) for begin, end in _windows(len(sizes)) if suits(sizes[begin:end])]
+    suitable = [window for window in windows if suits(sizes[slice(*window)])]
     return min(
-        windows, key=lambda each: (sum(sizes[slice(*each)]) / (each[1] - each[0] - 1), each), default=None
+        suitable, key=lambda each: (sum(sizes[slice(*each)]) / (each[1] - each[0] - 1), each), default=None
     )
 
 
 def _windows(count: int) -> Iterator[Window]:
     return ((begin, end) for begin in range(count) for end in range(begin + 2, count + 1))
+
+
+def _verify(part: Part) -> None:
+    try:
+        verify_files(part.segment.path, part.entry.files)
+    except CorruptFile as error:
+        raise DamagedSegment(part.entry.name, error) from error

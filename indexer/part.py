@@ -12,7 +12,7 @@ from indexer.batch import Batch
 from indexer.segment.lexical import Lexical
 from indexer.segment.manifest import SegmentEntry, Statistics
 from indexer.segment.segment import Segment, open_segment
-from indexer.segment.tombstones import read_tombstones
+from indexer.segment.tombstones import dead_rows
 
 Mask = NDArray[np.bool_]
 
@@ -29,9 +29,8 @@ class Part:
     def open(cls, directory: Path, entry: SegmentEntry) -> Self:
         """Open a segment of the collection in `directory` with its tombstones. CorruptFile, OSError."""
         segment = open_segment(directory / "segments" / entry.name, entry)
-        if entry.tombstones is None:
-            return cls(entry, segment, np.zeros(entry.rows, np.bool_))
-        return cls(entry, segment, read_tombstones(directory / "tombstones" / entry.tombstones, entry.rows))
+        dead = dead_rows(directory, entry)
+        return cls(entry, segment, np.zeros(entry.rows, np.bool_) if dead is None else dead)
 
     @property
     def alive_rows(self) -> int:

@@ -17,7 +17,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.collection import collection_path, list_collections
+from indexer.collection import collection_path, list_collections, sweep_collections
 from indexer.encoders import Encoders
 from indexer.feeder import Feeder
 from indexer.lock import Locked
@@ -147,7 +147,7 @@ class Worker:
         reason = str(error) or type(error).__name__
         if before is None or before.reason != reason:
             logger.error("%s: %s; trying again from time to time", name, reason, exc_info=_trace(error))
-            self._report(name, error, reason)
+        self._report(name, error, reason)  # every time: on a full disk it cannot be written down
         self._pauses[name] = Pause(reason, seconds, time.monotonic() + seconds)
 
     def _dropped(self, name: str) -> bool:
@@ -173,6 +173,7 @@ def run_worker(
     it, and waits for collections that a dying predecessor still has. Without it a collection that another
     worker has is an error: Locked. The process ends at once on SIGTERM and SIGINT; nothing is lost by it.
     """
+    sweep_collections(root)
     worker = Worker(root, load or loader(root / "cache" / "models"), logs)
     _leave_on_signals(worker)
     if parent_pipe:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from indexer.merge import Merge, plan
 from indexer.part import Part, total
 from indexer.queue.lease import Lease
 from indexer.segment.analyzer import Analyzer
+from indexer.segment.arrays import CorruptFile
 from indexer.segment.durable import fsync_directory, fsync_file
 from indexer.segment.manifest import FileEntry, LexicalEntry, Manifest, SegmentEntry, publish, read_current
 from indexer.segment.tombstones import write_tombstones
@@ -52,6 +53,7 @@ class Writer:
         self.lock = Lock(directory, lease)
         self._retired: deque[tuple[float, Manifest]] = deque()
         self._merge: Merge | None = None
+        self._damaged: set[str] = set()
         self._text: TextIndex | None = None
         self._stale = True
         try:
@@ -76,11 +78,15 @@ class Writer:
 
     def plan_merge(self) -> Merge | None:
         """Choose segments to merge; None if all is well. The merge may run in any thread, one at a time."""
-        window = None if self._stale else plan([part.entry for part in self._parts])
+        window = None if self._stale else plan([part.entry for part in self._parts], self._damaged)
         self._merge = (
             Merge(f"{self.manifest.generation:06d}m", self._parts[slice(*window)]) if window else None
         )
         return self._merge
+
+    def leave_alone(self, segment: str) -> None:
+        """Plan no merge of this segment any more, as long as this writer lives."""
+        self._damaged.add(segment)
 
     def take_in(self, merge: Merge, entry: SegmentEntry | None) -> None:
         """Publish a generation in which a finished merge stands for what it merged."""
@@ -113,7 +119,12 @@ class Writer:
         if self._stale:
             self._load()
         self._stale = True
-        yield
+        try:
+            yield
+        except OSError:
+            with suppress(OSError, CorruptFile):
+                self._load()  # which sweeps: on a full disk others need the room of what was half written
+            raise
         self._stale = False
 
     def _load(self) -> None:

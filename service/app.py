@@ -46,6 +46,7 @@ from service.routes import (
     tei,
     vllm,
 )
+from service.scrub import Scrub
 from service.settings import Settings
 from service.state import State
 from service.warmup import Warmup
@@ -131,6 +132,7 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
     catalog = Catalog(
         settings.data_dir, logs, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
     )
+    scrub = Scrub(catalog, settings.scrub_bytes_per_second)
     return State(
         settings=settings,
         catalog=catalog,
@@ -143,7 +145,8 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         caches=caches,
         endpoints=Endpoints(settings, nets, workers),
         metrics=metrics,
-        warmup=Warmup(catalog, nets, _defaults(settings), warmed),
+        warmup=Warmup(catalog, scrub.at_once, nets, _defaults(settings), warmed),
+        scrub=scrub,
         redis=None if logs.server is None else RedisWatch(logs.server),
         indexer=_indexer(settings) if settings.worker == "embedded" else None,
     )
@@ -185,6 +188,8 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
             stack.push_async_callback(state.indexer.stop)
         state.warmup.start()
         stack.push_async_callback(state.warmup.stop)
+        state.scrub.start()
+        stack.push_async_callback(state.scrub.stop)
         yield
 
 
@@ -231,7 +236,8 @@ def _gauges(state: State, flow: Flow) -> Iterator[Sample]:
             labels,
             pruned,
         )
-        yield "winnow_segments", "Segments of the generation.", labels, len(snapshot.parts)
+        yield "winnow_segments", "Segments that are searched.", labels, len(snapshot.parts)
+        yield "winnow_damaged", "Damaged parts that are left out.", labels, len(snapshot.damaged)
     if state.redis is not None:
         healthy = float(state.redis.problem is None)
         yield "winnow_redis_healthy", "1 while Redis answers and keeps what it acknowledged.", {}, healthy

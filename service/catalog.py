@@ -3,8 +3,8 @@
 A task looks at every `CURRENT` many times a second (two `stat` each) and opens what changed in a thread;
 swapping is one assignment, so a search sees the old snapshot or the new one. Superseded generations stay
 for a minute, for pages that name theirs. A generation that cannot be opened leaves the one before it in
-place and is reported. Whatever else writes to the directory, such as the command line, is noticed in the
-same way.
+place and is reported; of one that can, a damaged segment is left out and reported (`judge`). Whatever else
+writes to the directory, such as the command line, is noticed in the same way.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shutil import disk_usage
 
 from indexer.collection import (
     CollectionSchema,
@@ -31,6 +32,7 @@ from service.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+LEAST_FREE = 16 << 20
 
 Stamp = tuple[int, ...]  # changes when CURRENT is replaced, or the collection by another of its name
 
@@ -70,6 +72,11 @@ class Collection:
         self.current = snapshot
         self._published.set()
         self._published = asyncio.Event()
+
+    def leave_out(self, piece: str, why: str) -> None:
+        """Answer without a damaged piece from now on, whatever the generation."""
+        self.current = self.current.without(piece, why)
+        self._kept = deque((until, kept.without(piece, why)) for until, kept in self._kept)
 
     def expire(self) -> None:
         """Let go of generations whose time is over."""
@@ -138,8 +145,8 @@ class Catalog:
     async def create(
         self, name: str, schema: CollectionSchema, fingerprints: Mapping[str, str]
     ) -> Collection:
-        """Make a collection (see `create_collection`). CollectionExists."""
-        await asyncio.to_thread(create_collection, self.root, name, schema, fingerprints)
+        """Make a collection (see `create_collection`). CollectionExists, OSError."""
+        await asyncio.to_thread(_create, self.root, name, schema, fingerprints, self.logs)
         await self.refresh()
         return self.get(name)
 
@@ -150,6 +157,30 @@ class Catalog:
         if operations is not None:
             await asyncio.to_thread(_destroy, name, operations)
         await self.refresh()
+
+    def concerns(self) -> list[str]:
+        """A sentence for every piece of a generation that is left out of searches, and for a full disk."""
+        damages = [
+            f"collection {collection.name}: {piece} is left out of searches: {why}; restore it from a copy, "
+            "or index the documents again into a new collection"
+            for collection in self
+            for piece, why in collection.current.damaged.items()
+        ]
+        free = disk_usage(self.root).free if self.root.exists() else LEAST_FREE
+        if free >= LEAST_FREE:
+            return damages
+        return [*damages, f"the disk is full ({free} bytes are left): writes are refused until there is room"]
+
+    async def judge(self, collection: Collection, piece: str, why: str | None) -> None:
+        """Leave a piece of what is served out of searches for what is wrong with it; None: take it back."""
+        async with self._turn:
+            known = piece in collection.current.damaged
+            if why is not None and not known:
+                collection.leave_out(piece, why)
+                log.error("collection %s: %s is left out of searches: %s", collection.name, piece, why)
+            elif why is None and known:
+                collection.current = await asyncio.to_thread(collection.current.again, piece)
+                log.info("collection %s: %s is whole again", collection.name, piece)
 
     async def refresh(self) -> None:
         """Look at the directory now."""
@@ -199,12 +230,26 @@ class Catalog:
         else:
             self._stamps[name] = stamp
             self.errors.pop(name, None)
+            for reason in self._open[name].current.missing:
+                log.error("%s", reason)
 
     def _failed(self, name: str, error: Exception) -> None:
         if self.errors.get(name) != str(error):
             log.error("collection %s: the newest generation cannot be opened: %s", name, error)
         self.errors[name] = str(error)
         self._retry[name] = time.monotonic() + RETRY_SECONDS
+
+
+def _create(
+    root: Path, name: str, schema: CollectionSchema, fingerprints: Mapping[str, str], logs: Logs
+) -> None:
+    """Make a collection and its log, or neither: a full disk may have room for the one only."""
+    directory = create_collection(root, name, schema, fingerprints)
+    try:
+        logs.open(directory).close()
+    except OSError:
+        drop_collection(root, name)
+        raise
 
 
 def _open(name: str, directory: Path, logs: Logs) -> Collection:

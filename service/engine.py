@@ -18,7 +18,7 @@ from indexer.filters import Filter, parse
 from indexer.segment.manifest import REORDERING, CollectionSchema, Component
 from models.roles import Role
 from service import limits
-from service.errors import ComponentError, InvalidError, LimitError, no_cross_encoder
+from service.errors import ComponentError, DamagedError, InvalidError, LimitError, no_cross_encoder
 from service.metrics import Metrics
 from service.pipeline import degraded, run
 from service.present import present
@@ -96,6 +96,8 @@ class Engine:
         self, snapshot: Snapshot, stages: Pipeline, request: SearchRequest, began: float
     ) -> SearchResponse:
         """Answer one request by the stages of its plan. It began at that time of `time.perf_counter`."""
+        if snapshot.missing and not snapshot.parts:
+            raise DamagedError(f"no segment is left to search: {'; '.join(snapshot.missing)}")
         search = await self._begin(snapshot, request)
         try:
             outcome = await run(stages, search)

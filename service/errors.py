@@ -20,6 +20,8 @@ from indexer.segment.arrays import CorruptFile
 from indexer.segment.syntax import QuerySyntaxError
 
 MOST_FIELD_ERRORS = 100
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EIO, errno.EROFS)
 
 
 class FieldError(TypedDict):
@@ -204,6 +206,12 @@ class StorageFullError(ServiceError):
     status, code, title = 507, "storage_full", "Storage full"
 
 
+class StorageFailedError(ServiceError):
+    """The disk refuses to write, or to read, for another reason."""
+
+    status, code, title = 507, "storage_failed", "Storage failed"
+
+
 class StageError(ServiceError):
     """A stage could not do its work; fusion goes on without it."""
 
@@ -224,6 +232,12 @@ class NetFailedError(EncoderError):
     """A net is there and failed."""
 
     code, title = "encoder_failed", "Encoder failed"
+
+
+class DamagedError(StageError):
+    """What was asked for lies in files that are not what was written."""
+
+    status, code, title = 503, "index_damaged", "Index damaged"
 
 
 class DeadlineError(StageError):
@@ -255,12 +269,14 @@ def as_service_error(error: Exception) -> ServiceError:
             return InvalidError(f"query: {error}")
         case FilterError():
             return InvalidError(f"filter: {error}")
-        case OSError() if error.errno == errno.ENOSPC:
+        case OSError() if error.errno in FULL:
             return StorageFullError("the disk is full: nothing was written; free some space and try again")
+        case OSError() if error.errno in REFUSED:
+            return StorageFailedError(f"the disk does not do its work: nothing was written; {error.strerror}")
         case LogUnavailable():
             return UnavailableError(f"the operations log does not answer: {error}", retry_after=1.0)
         case CorruptFile():
-            return UnavailableError(f"the index is damaged: {error}")
+            return DamagedError(f"the index is damaged: {error}")
     return ServiceError(
         "something went wrong inside the service; its log has the details under this request_id"
     )

@@ -41,6 +41,8 @@ async def run(stages: Sequence[Stage], search: Search) -> Outcome:
             hits = await stage(own, hits)
         except StageError as error:
             failure = error
+        if stage.starts:
+            own.notes.reasons.extend(search.snapshot.missing)
         accounts.append(_account(stage, own.notes, failure, began, before, len(hits)))
         if failure is not None and stage.starts:
             return Outcome(NOTHING, accounts, failure)

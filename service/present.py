@@ -73,10 +73,11 @@ def _hit(store: Store, row: int, fields: Sequence[Shown], marker: Marker | None)
 def _marker(search: Search, stages: Sequence[Explaining]) -> Marker:
     """How a passage is highlighted: by the question's terms, or by what full syntax asks for."""
     snapshot = search.snapshot
-    index = snapshot.fulltext()
     lexical = next((stage for stage in stages if isinstance(stage, Bm25)), None)
-    if lexical is not None and lexical.query_syntax == "full" and index is not None:
-        return partial(index.highlights, search.query)
+    if lexical is not None and lexical.query_syntax == "full":
+        index = snapshot.fulltext()
+        if index is not None:
+            return partial(index.highlights, search.query)
     return partial(highlights, snapshot.analyzer, frozenset(snapshot.analyzer.analyze(search.query)))
 
 

@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     model_timeout_ms: int = Field(30_000, ge=1, description="Deadline of a request to a model endpoint.")
     body_seconds: float = Field(30.0, gt=0, description="Time in which a body must have arrived.")
     watch_seconds: float = Field(0.025, gt=0, description="How often a new generation is looked for.")
+    scrub_bytes_per_second: int = Field(
+        8 * 2**20, ge=0, description="How fast served files are compared with their checksums; 0: never."
+    )
     keep_seconds: float = Field(60.0, ge=0, description="How long a superseded generation may be named.")
     limits: Limits = Limits()
 

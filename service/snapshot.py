@@ -3,11 +3,14 @@
 A snapshot never changes: a search holds the one it began with, whatever is published meanwhile. Segments
 are immutable, so the next snapshot shares those that both name. tantivy's part is opened when first needed
 and let go when the snapshot is superseded, since every open one keeps a thread.
+
+A segment that is not what was written is left out: `damaged` says why, and searches go on over the others.
+Scores then count, beside what is there, the documents that are missing.
 """
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -17,15 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.segment.analyzer import Analyzer
+from indexer.segment.arrays import CorruptFile
 from indexer.segment.dense import Dense
 from indexer.segment.fulltext import Fulltext
+from indexer.segment.integrity import FULLTEXT, segment_piece
 from indexer.segment.keys import Keys
 from indexer.segment.late import Late
 from indexer.segment.lexical import Lexical, idf
 from indexer.segment.manifest import CollectionSchema, Manifest, SegmentEntry, Statistics
 from indexer.segment.segment import Segment, open_segment
 from indexer.segment.sparse import Sparse
-from indexer.segment.tombstones import read_tombstones
+from indexer.segment.tombstones import dead_rows
+from service.errors import DamagedError
 
 Mask = NDArray[np.bool_]
 Unit = Literal["passage", "document"]  # what bm25 scores
@@ -91,21 +97,38 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A generation: its manifest and the parts it names, in order of passage numbers."""
+    """A generation: its manifest and the parts it names, in order of passage numbers.
+
+    `damaged` names what is left out of it, in the words of `indexer.segment.integrity`, and says why.
+    """
 
     directory: Path
     manifest: Manifest
     parts: tuple[Part, ...]
     analyzer: Analyzer
     _fulltext: "_Lazy" = field(repr=False)
+    damaged: Mapping[str, str] = field(default_factory=dict)
     _frequencies: dict[tuple[Unit, str], int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, directory: Path, manifest: Manifest, known: Self | None = None) -> Self:
-        """Open what `manifest` names; parts and segments of `known` are shared. CorruptFile, OSError."""
-        parts = tuple(_open_part(directory, entry, known) for entry in manifest.segments)
+        """Open what `manifest` names; parts and segments of `known` are shared. OSError.
+
+        Left out is what cannot be opened, and what `known` has left out.
+        """
+        parts, damaged = _open_parts(directory, manifest, known)
         analyzer = known.analyzer if known is not None else Analyzer(manifest.schema_.language)
-        return cls(directory, manifest, parts, analyzer, _Lazy(directory, manifest, analyzer))
+        return cls(directory, manifest, parts, analyzer, _Lazy(directory, manifest, analyzer), damaged)
+
+    def without(self, piece: str, why: str) -> Self:
+        """The same generation with a piece left out."""
+        parts = tuple(part for part in self.parts if segment_piece(part.entry) != piece)
+        return replace(self, parts=parts, damaged={**self.damaged, piece: why}, _frequencies={})
+
+    def again(self, piece: str) -> Self:
+        """The same generation with a piece opened that was left out, if it can be now. OSError."""
+        others = {name: why for name, why in self.damaged.items() if name != piece}
+        return type(self).open(self.directory, self.manifest, replace(self, damaged=others))
 
     @property
     def generation(self) -> int:
@@ -118,6 +141,16 @@ class Snapshot:
         lie: the manifest names every file with its checksum, and when it was made.
         """
         return sha256(self.manifest.model_dump_json(by_alias=True).encode()).hexdigest()
+
+    @property
+    def missing(self) -> list[str]:
+        """A sentence for each segment that is left out."""
+        name = self.directory.name
+        return [
+            f"collection {name}, {piece} is left out: {why}"
+            for piece, why in self.damaged.items()
+            if piece != FULLTEXT
+        ]
 
     @property
     def schema(self) -> CollectionSchema:
@@ -136,12 +169,23 @@ class Snapshot:
         return idf(self.statistics.passages, frequencies).astype(np.float32)
 
     def fulltext(self) -> Fulltext | None:
-        """Return tantivy's index of this generation; None before the first document."""
+        """Return tantivy's index of this generation; None before the first document. DamagedError."""
+        if FULLTEXT in self.damaged:
+            raise DamagedError(f"{FULLTEXT} is damaged: {self.damaged[FULLTEXT]}")
         return self._fulltext.get()
 
     def superseded(self) -> None:
         """Let go of what can be opened again; searches that hold it keep it until they end."""
         self._fulltext.forget()
+
+    def holds(self, seqs: NDArray[np.int64]) -> Mask:
+        """Which of these passages are in its parts: tantivy also finds those of a segment left out."""
+        ranges = np.array([(part.entry.first_seq, part.entry.last_seq) for part in self.parts], np.int64)
+        firsts, lasts = ranges.reshape(-1, 2).T
+        numbers = np.searchsorted(firsts, seqs, side="right") - 1
+        inside: Mask = numbers >= 0
+        inside[inside] = seqs[inside] <= lasts[numbers[inside]]
+        return inside
 
     def locate(self, seqs: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """Part and row of every passage; all must be in this snapshot."""
@@ -191,12 +235,29 @@ class Snapshot:
         return counts
 
     def find(self, document_id: str) -> dict[str, Any] | None:
-        """Return the live document of this id."""
+        """Return the live document of this id; None if there is none in its parts."""
         for part in reversed(self.parts):
             number = int(part.segment.store.find([document_id])[0])
             if number >= 0 and (part.alive is None or part.alive[part.segment.store.rows_of(number).start]):
                 return part.segment.store.document(number)
         return None
+
+
+def _open_parts(
+    directory: Path, manifest: Manifest, known: Snapshot | None
+) -> tuple[tuple[Part, ...], dict[str, str]]:
+    """The parts that are whole, and why the others are not."""
+    names = {FULLTEXT, *map(segment_piece, manifest.segments)}
+    damaged = {name: why for name, why in (known.damaged if known else {}).items() if name in names}
+    parts = []
+    for entry in manifest.segments:
+        if segment_piece(entry) in damaged:
+            continue
+        try:
+            parts.append(_open_part(directory, entry, known))
+        except CorruptFile as error:
+            damaged[segment_piece(entry)] = str(error)
+    return tuple(parts), damaged
 
 
 def _open_part(directory: Path, entry: SegmentEntry, known: Snapshot | None) -> Part:
@@ -205,10 +266,8 @@ def _open_part(directory: Path, entry: SegmentEntry, known: Snapshot | None) -> 
     if same is not None and same.entry.tombstones == entry.tombstones:
         return same
     segment = same.segment if same is not None else open_segment(directory / "segments" / entry.name, entry)
-    if entry.tombstones is None:
-        return Part(entry, segment, None, None)
-    dead = read_tombstones(directory / "tombstones" / entry.tombstones, entry.rows)
-    return Part(entry, segment, ~dead, dead)
+    dead = dead_rows(directory, entry)
+    return Part(entry, segment, None if dead is None else ~dead, dead)
 
 
 class _Lazy:

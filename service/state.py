@@ -19,6 +19,7 @@ from service.errors import ServiceError
 from service.metrics import Metrics
 from service.nets import Nets
 from service.redis_watch import RedisWatch
+from service.scrub import Scrub
 from service.settings import Settings
 from service.warmup import Warmup
 from service.workers import Workers
@@ -39,6 +40,7 @@ class State:
     metrics: Metrics
     warmup: Warmup
     redis: RedisWatch | None
+    scrub: Scrub
     indexer: Embedded | None
 
 

@@ -225,14 +225,16 @@ class Search:
         return replace(self, deadline=min(self.deadline, budget), notes=Notes())
 
     def may_find(self, seqs: Seqs) -> Mask:
-        """Which of these passages are alive and match the filter."""
-        parts, rows = self.snapshot.locate(seqs)
-        found = np.ones(len(seqs), np.bool_)
+        """Which of these passages are there, alive and match the filter."""
+        there = self.snapshot.holds(seqs)
+        parts, rows = self.snapshot.locate(seqs[there])
+        found = np.ones(len(parts), np.bool_)
         for part, mask in enumerate(self.allowed):
             if mask is not None:
                 inside = parts == part
                 found[inside] = mask[rows[inside]]
-        return found
+        there[there] = found
+        return there
 
     def check_time(self) -> None:
         """For loops in worker threads, which nobody can interrupt: DeadlineError once time is up."""

@@ -1,4 +1,4 @@
-"""What must be done before the first search: compile the kernels, load the encoders.
+"""What must be done before the first search: read the index once, compile the kernels, load the encoders.
 
 Until it is done `/readyz` says what is pending; requests are answered meanwhile, only slower. Weights that
 are missing do not keep the service from being ready, since everything else works without them.
@@ -6,7 +6,7 @@ are missing do not keep the service from being ready, since everything else work
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from indexer.kernels import warm
 from models.roles import Role
@@ -16,6 +16,7 @@ from service.nets import Nets
 
 log = logging.getLogger(__name__)
 
+CHECKSUMS = "comparing the index with its checksums"
 KERNELS = "compiling kernels"
 ENCODERS = "loading encoders"
 
@@ -24,10 +25,16 @@ class Warmup:
     """Runs once, beside the requests; `warmed` is called at its end, before the service says it is ready."""
 
     def __init__(
-        self, catalog: Catalog, nets: Nets, defaults: Mapping[Role, str], warmed: Callable[[], None]
+        self,
+        catalog: Catalog,
+        verify: Callable[[], Awaitable[None]],
+        nets: Nets,
+        defaults: Mapping[Role, str],
+        warmed: Callable[[], None],
     ) -> None:
-        self.pending = [KERNELS, ENCODERS]
+        self.pending = [CHECKSUMS, KERNELS, ENCODERS]
         self._catalog = catalog
+        self._verify = verify
         self._nets = nets
         self._defaults = defaults
         self._warmed = warmed
@@ -44,6 +51,8 @@ class Warmup:
             await asyncio.wait({self._task})
 
     async def _run(self) -> None:
+        await self._verify()
+        self.pending.remove(CHECKSUMS)
         await asyncio.to_thread(warm)
         self.pending.remove(KERNELS)
         schemas = [collection.current.schema for collection in self._catalog]

@@ -272,7 +272,7 @@ def manifest_name(generation: int) -> str:
 
 def read_current(directory: Path) -> Manifest:
     """The generation that `CURRENT` names. FileNotFoundError when nothing was ever published."""
-    name = (directory / CURRENT).read_text(encoding="utf-8").strip()
+    name = (directory / CURRENT).read_text(encoding="utf-8", errors="replace").strip()
     if "/" in name or not name.startswith("manifest-"):
         raise CorruptFile(f"{directory / CURRENT}: {name[:80]!r} is not the name of a manifest")
     return _read(directory / name)

@@ -9,11 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.segment.arrays import CorruptFile, open_arrays, write_arrays
+from indexer.segment.manifest import SegmentEntry, verify_files
 
 
 def write_tombstones(path: Path, dead: NDArray[np.bool_]) -> None:
     """Write bool[rows], True where a row is dead; the caller synchronises the file."""
     write_arrays(path, {"bits": np.packbits(dead), "rows": np.array([len(dead)], np.int64)})
+
+
+def dead_rows(directory: Path, entry: SegmentEntry) -> NDArray[np.bool_] | None:
+    """Which rows of a segment of the collection in `directory` are dead; None while every row lives.
+
+    The file is small, so it is compared with its checksum: a flipped bit would bring a document back.
+    CorruptFile, OSError.
+    """
+    if entry.tombstones is None:
+        return None
+    if entry.tombstones_entry is not None:
+        verify_files(directory / "tombstones", {entry.tombstones: entry.tombstones_entry})
+    return read_tombstones(directory / "tombstones" / entry.tombstones, entry.rows)
 
 
 def read_tombstones(path: Path, rows: int) -> NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """`winnow inspect`: what lies in a data directory, and whether its bytes are those that were written."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -114,20 +114,12 @@ def _by_component(files: "dict[str, FileEntry]") -> Counter[str]:
 
 def _damages(directory: Path, manifest: "Manifest") -> Iterator[str]:
     from indexer.segment.arrays import CorruptFile
+    from indexer.segment.integrity import pieces
     from indexer.segment.manifest import verify_files
 
-    for folder, files in _named_files(directory, manifest):
-        for name, entry in files.items():
+    for piece in pieces(directory, manifest):
+        for path, entry in piece.files.items():
             try:
-                verify_files(folder, {name: entry})
+                verify_files(path.parent, {path.name: entry})
             except CorruptFile as error:
                 yield str(error)
-
-
-def _named_files(directory: Path, manifest: "Manifest") -> "Iterable[tuple[Path, dict[str, FileEntry]]]":
-    for entry in manifest.segments:
-        yield directory / "segments" / entry.name, entry.files
-        if entry.tombstones is not None and entry.tombstones_entry is not None:
-            yield directory / "tombstones", {entry.tombstones: entry.tombstones_entry}
-    if manifest.lexical is not None:
-        yield directory / manifest.lexical.directory, manifest.lexical.files

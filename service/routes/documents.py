@@ -15,7 +15,7 @@ from indexer import filters
 from indexer.queue.contract import Operation, delete, delete_where
 from service import limits
 from service.catalog import Collection
-from service.errors import NotFoundError, StorageFullError, UnavailableError
+from service.errors import DamagedError, NotFoundError, StorageFullError, UnavailableError
 from service.guards import unless_gone
 from service.intake import Border, Intake, read_json, read_ndjson
 from service.jobs import settled, view
@@ -91,13 +91,17 @@ async def put_documents(name: Name, waiting: Waiting, request: Request, here: He
 @router.get(
     "/documents/{document_id:path}",
     response_model=DocumentView,
-    responses=problems(NotFoundError, UnavailableError),
+    responses=problems(NotFoundError, UnavailableError, DamagedError),
     summary="Read a document",
 )
 async def get_document(name: Name, document_id: str, here: Here) -> Response:
     """Show a document as it was accepted, once it can be searched."""
     snapshot = here.catalog.get(name).current
     document = await here.workers.run(snapshot.find, document_id)
+    if document is None and snapshot.missing:
+        raise DamagedError(
+            f"document {document_id[:200]!r} is not in the segments that are whole: {snapshot.missing[0]}"
+        )
     if document is None:
         raise NotFoundError(
             f"collection {name!r} holds no document {document_id[:200]!r} in generation {snapshot.generation}"

@@ -42,7 +42,8 @@ async def readyz(here: Here) -> Response:
     """Ready means: searches are answered without compiling or loading anything first.
 
     `degraded` is ready with something amiss, said in `reasons`: weights that are missing, a generation that
-    cannot be opened, caches that do not answer, an indexer that does not run.
+    cannot be opened, a damaged segment that is left out, a full disk, caches or a log that do not answer, an
+    indexer that does not run.
     """
     if here.warmup.pending:
         raise UnavailableError(f"starting: {'; '.join(here.warmup.pending)}", retry_after=1.0)
@@ -79,6 +80,7 @@ async def limits(here: Here) -> Response:
 
 def _reasons(here: State) -> list[str]:
     reasons = [f"collection {name}: {error}" for name, error in here.catalog.errors.items()]
+    reasons += here.catalog.concerns()
     reasons += [f"encoder {name}: {error}" for name, error in here.nets.errors.items()]
     if here.redis is not None and here.redis.problem is not None:
         reasons.append(here.redis.problem)

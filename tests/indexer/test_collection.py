@@ -1,6 +1,10 @@
+import os
+import time
+
 import pytest
 
 from indexer.collection import (
+    ABANDONED_SECONDS,
     CollectionExists,
     CollectionMissing,
     CollectionSchema,
@@ -51,8 +55,10 @@ def test_an_empty_root_has_no_collections(tmp_path):
 
 def test_what_a_crash_left_is_swept(tmp_path):
     create_collection(tmp_path, "news", CollectionSchema())
-    (tmp_path / "collections" / ".new-other-1234").mkdir()
+    for name, age in ((".new-other-1234", 2 * ABANDONED_SECONDS), (".new-now-1234", 0)):
+        (tmp_path / "collections" / name).mkdir()
+        os.utime(tmp_path / "collections" / name, (time.time() - age,) * 2)
     (tmp_path / "collections" / ".dropped-old-1234" / "segments").mkdir(parents=True)
     assert list_collections(tmp_path) == ["news"]
     sweep_collections(tmp_path)
-    assert [path.name for path in (tmp_path / "collections").iterdir()] == ["news"]
+    assert {path.name for path in (tmp_path / "collections").iterdir()} == {"news", ".new-now-1234"}

@@ -1,7 +1,6 @@
 """From the log to a published generation: what becomes visible, in which order, and what never does."""
 
 import errno
-import resource
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from indexer.segment.arrays import CorruptFile
 from indexer.text_index import TextIndex
 from indexer.trial import TRIES
 from indexer.worker import drain
+from tests.full_disk import files_at_most
 from tests.indexer.reading import Reading, quick_directory
 from tests.nets import WordOverlapEncoder, WordOverlapSparseEncoder, loading, word_overlap
 
@@ -297,16 +297,6 @@ def test_vectors_of_two_encoders_are_never_mixed(collection: Collection, newer: 
     assert collection.read().ids() == ["a"]
 
 
-@contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("size", [100, 20_000, 60_000])
 def test_a_full_disk_accuses_no_operation_and_heals(collection: Collection, size: int):
     collection.write(put("a"))
@@ -455,6 +445,29 @@ def test_a_merge_that_fails_is_left_for_later(collection: Collection, monkeypatc
     monkeypatch.undo()
     collection.drain()
     assert len(collection.read().parts) < 8
+
+
+def test_a_damaged_segment_is_left_as_it_is_and_the_others_are_merged(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("indexer.feeder.MERGE_PAUSE", 0.0)
+    for name in "abcdefg":
+        collection.write(put(name))
+        if name < "f":
+            collection.drain()
+    damaged = collection.read().manifest.segments[0].name
+    path = collection.directory / "segments" / damaged / "lexical.bin"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    collection.drain()
+    collection.write(put("h"))
+    collection.drain()
+    reading = Reading(collection.directory)
+    assert f"segment {damaged} is damaged and is left as it is" in caplog.text
+    assert reading.manifest.segments[0].name == damaged
+    assert len(reading.parts) == 2
+    assert reading.ids() == list("abcdefgh")
 
 
 TEXTS = st.lists(st.sampled_from(["tide", "moon", "sea", "rises.", "falls."]), max_size=30).map(" ".join)

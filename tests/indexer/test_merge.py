@@ -14,7 +14,7 @@ from indexer.build import build_segment
 from indexer.document import Document
 from indexer.encoders import Encoders
 from indexer.filters import parse
-from indexer.merge import MOST_SEGMENTS, Merge, Window, plan
+from indexer.merge import MOST_SEGMENTS, DamagedSegment, Merge, Window, plan
 from indexer.part import Part, total
 from indexer.segment.analyzer import Analyzer
 from indexer.segment.manifest import CollectionSchema, SegmentEntry
@@ -80,6 +80,13 @@ def test_too_many_segments_cost_the_cheapest_merge():
 def test_a_segment_mostly_dead_is_rewritten():
     assert plan([entry(4000), entry(100, dead=101)]) == (1, 2)
     assert plan([entry(4000), entry(100, dead=100)]) is None
+
+
+def test_damaged_segments_are_planned_around():
+    entries = [entry(4000).model_copy(update={"name": str(number)}) for number in range(14)]
+    assert plan(entries, {"3"}) == (4, 14)
+    assert plan(entries, {"3", "7", "11"}) == (0, 3)
+    assert plan([entry(100, dead=101)], {"s"}) is None
 
 
 @given(st.lists(st.integers(1, 10**6), max_size=60))
@@ -170,6 +177,18 @@ def test_what_died_during_a_merge_is_dead_after_it(tmp_path: Path):
     now = {"1": first, "2": second.after(Batch(2, ids=("d",)))}
     assert merge.dead_since(now).tolist() == [False, False, True]
     assert merge.dead_since({"2": second}).tolist() == [True, False, False]
+
+
+def test_a_flipped_byte_is_not_merged_into_a_segment_that_would_vouch_for_it(tmp_path: Path):
+    parts = [built(tmp_path, "1", [document("a")], 0), built(tmp_path, "2", [document("b")], 1)]
+    path = tmp_path / "segments" / "2" / "dense.bin"
+    content = bytearray(path.read_bytes())
+    content[-200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedSegment, match="segment 2 is damaged and is left as it is: ") as caught:
+        Merge("m", parts).run(tmp_path)
+    assert (caught.value.segment, "dense.bin" in str(caught.value)) == ("2", True)
+    assert not (tmp_path / "segments" / "m").exists()
 
 
 def test_nothing_alive_merges_to_nothing(tmp_path: Path):

@@ -2,13 +2,10 @@
 
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ import pytest
 from indexer.queue.contract import LogUnavailable, Operation, delete
 from indexer.queue.progress import KEPT_SECONDS
 from indexer.queue.sqlite import SqliteLog
+from tests.full_disk import files_at_most
 
 APPENDING = textwrap.dedent(
     """
@@ -38,16 +36,6 @@ def appending(path: Path, name: str, turns: int) -> subprocess.Popen[str]:
 
 def logged(path: Path) -> list[str]:
     return [entry.operation.payload.decode() for entry in SqliteLog(path).read(0, 10**6, 10**9)]
-
-
-@contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_processes_open_and_append_at_once(tmp_path: Path):

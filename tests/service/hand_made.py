@@ -54,6 +54,8 @@ class Broken(Stage):
 class Documents:
     """Stands for a snapshot of which only the document of each passage is known."""
 
+    missing: Sequence[str] = ()
+
     def __init__(self, document_of: Mapping[int, int]) -> None:
         self.document_of = document_of
 
@@ -64,4 +66,5 @@ class Documents:
 def search(snapshot: Any = None, seconds: float = 10.0) -> Search:
     """A search whose stages need neither an index nor nets."""
     deadline = time.monotonic() + seconds
+    snapshot = Documents({}) if snapshot is None else snapshot
     return Search("question", cast(Snapshot, snapshot), (), deadline, cast(Nets, None), cast(Workers, None))
