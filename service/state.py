@@ -1,5 +1,6 @@
 """Everything one application consists of, and how a route gets at it."""
 
+from asyncio import Event
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,8 +15,10 @@ from service.embedded import Embedded
 from service.endpoints import Endpoints
 from service.engine import Engine
 from service.errors import ServiceError
+from service.keys import Keys
 from service.metrics import Metrics
 from service.nets import Nets
+from service.rates import Rates
 from service.settings import Settings
 from service.warmup import Warmup
 from service.workers import Workers
@@ -26,6 +29,9 @@ class State:
     """The parts of a running service."""
 
     settings: Settings
+    keys: Keys
+    rates: Rates
+    draining: Event  # set when the service is about to stop
     catalog: Catalog
     workers: Workers
     nets: Nets
