@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-CLIENTS = 8
+CLIENTS = 6
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -95,16 +95,16 @@ class Load:
 
 
 def test_no_request_fails_when_the_service_is_told_to_stop(tmp_path: Path):
-    with served(tmp_path, 2, "embedded", "/readyz") as (process, url):
+    with served(tmp_path, 4, "embedded", "/readyz") as (process, url):
         (indexer,) = children(process.pid)
         httpx.put(f"{url}/v1/collections/c", json={"components": ["bm25"]}).raise_for_status()
         load = Load(url)
         time.sleep(1)
         before = sum(load.outcomes.values())
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        drained = httpx.get(f"{url}/readyz")
-        assert (drained.status_code, drained.json()["detail"][:9]) == (503, "draining:")
+        while (answer := httpx.get(f"{url}/readyz")).status_code == 200:
+            time.sleep(0.02)
+        assert (answer.status_code, answer.json()["detail"][:9]) == (503, "draining:")
         assert process.wait(30) == 0
         assert process.stdout.read() == "stopped\n"
         with pytest.raises(ProcessLookupError):
