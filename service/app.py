@@ -3,6 +3,7 @@
 `create_app` does no work beyond building; parts start with the server and stop with it, in the reverse order.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -15,11 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from indexer.queue.logs import Logs
 from indexer.segment.manifest import DEFAULT_CROSS_ENCODER
 from models.roles import Load, Role, loader
 from service import openapi
+from service.admission import Admission
+from service.answer_headers import AnswerHeaders
 from service.answers import Answers
 from service.caches import Caches
 from service.catalog import Catalog
@@ -28,10 +32,12 @@ from service.endpoints import Endpoints
 from service.engine import Engine
 from service.error_shapes import answer
 from service.gate import Flow, Gate
-from service.guards import ApiKey, BodyGuard, RequestId
+from service.guards import BodyGuard, RequestId
+from service.keys import Keys
 from service.metrics import Measured, Metrics, kv_cache
 from service.net_metrics import Sample, queue
 from service.nets import Nets
+from service.rates import Rates
 from service.redis_watch import RedisWatch
 from service.routes import (
     cohere,
@@ -72,7 +78,7 @@ Errors are `application/problem+json` (RFC 9457). Limits are listed at `/v1/limi
 
 
 class Winnow(FastAPI):
-    """FastAPI with our OpenAPI document."""
+    """FastAPI with our OpenAPI document, and our headers around what it answers by itself."""
 
     def openapi(self) -> dict[str, Any]:
         """Make the document once."""
@@ -80,6 +86,10 @@ class Winnow(FastAPI):
             settings: Settings = self.state.winnow.settings
             self.openapi_schema = openapi.document(self, settings.limits, settings.names())
         return self.openapi_schema
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Around all of it: the handler of unforeseen errors is outside of what `add_middleware` adds."""
+        return AnswerHeaders(super().build_middleware_stack(), self.state.winnow.draining)
 
 
 def create_app(
@@ -101,7 +111,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.winnow = state
-    _add_routes(app, settings)
+    _add_routes(app, state.keys)
     _add_guards(app, state)
     for error in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, answer)
@@ -133,8 +143,12 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         settings.data_dir, logs, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
     )
     scrub = Scrub(catalog, settings.scrub_bytes_per_second)
+    own = settings.api_key
     return State(
         settings=settings,
+        keys=Keys(settings.keys_path(), own.get_secret_value() if own else None),
+        rates=Rates(settings.rate, settings.redis()),
+        draining=asyncio.Event(),
         catalog=catalog,
         workers=workers,
         nets=nets,
@@ -174,6 +188,7 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     state: State = app.state.winnow
     async with AsyncExitStack() as stack:
         stack.callback(state.workers.close)
+        stack.push_async_callback(state.rates.stop)
         stack.push_async_callback(state.nets.stop)
         stack.callback(state.catalog.logs.close)
         if state.redis is not None:
@@ -193,9 +208,9 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
-def _add_routes(app: FastAPI, settings: Settings) -> None:
+def _add_routes(app: FastAPI, keys: Keys) -> None:
     """Documented as secured only when they are."""
-    key = [Security(HTTPBearer(auto_error=False))] if settings.api_key else []
+    key = [Security(HTTPBearer(auto_error=False))] if keys.asked() else []
     for router in ROUTERS:
         app.include_router(router, dependencies=[] if router is probes.router else key)
 
@@ -204,8 +219,7 @@ def _add_guards(app: FastAPI, state: State) -> None:
     """What is added last is met first."""
     settings = state.settings
     app.add_middleware(BodyGuard, most=settings.limits.body_bytes, seconds=settings.body_seconds)
-    if settings.api_key is not None:
-        app.add_middleware(ApiKey, key=settings.api_key.get_secret_value())
+    app.add_middleware(Admission, keys=state.keys, rates=state.rates)
     flow, deadline = Flow(), max(settings.limits.timeout_ms, settings.model_timeout_ms) / 1000
     app.add_middleware(
         Gate,
@@ -241,6 +255,9 @@ def _gauges(state: State, flow: Flow) -> Iterator[Sample]:
     if state.redis is not None:
         healthy = float(state.redis.problem is None)
         yield "winnow_redis_healthy", "1 while Redis answers and keeps what it acknowledged.", {}, healthy
+    if state.rates.shared:
+        shared = float(state.rates.lost is None)
+        yield "winnow_rates_shared", "1 while rates are counted for all processes together.", {}, shared
     for role, batcher in state.nets.queues():
         yield from queue(role, batcher)
     for net in state.nets.rerankers():

@@ -11,6 +11,7 @@ from service.commands.evaluate import evaluate
 from service.commands.heads import heads
 from service.commands.index import index
 from service.commands.inspect import inspect
+from service.commands.keys import app as keys
 from service.commands.quickstart import quickstart
 from service.commands.search import search
 from service.commands.serve import serve
@@ -41,6 +42,7 @@ app = typer.Typer(
 for command in (serve, worker, index, search, evaluate, heads, inspect, quickstart):
     app.command()(command)
 app.add_typer(train)
+app.add_typer(keys)
 
 if __name__ == "__main__":
     app()

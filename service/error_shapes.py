@@ -102,6 +102,8 @@ _TEI_TYPES: Mapping[str, TeiErrorType] = {
     "encoder_unavailable": "Unhealthy",
     "unavailable": "Unhealthy",
     "unauthorized": "Unauthorized",
+    "scope_missing": "Unauthorized",
+    "rate_exceeded": "Overloaded",
 }
 
 
@@ -112,7 +114,9 @@ def _tei(error: ServiceError) -> TeiError:
 
 def _openai(error: ServiceError) -> OpenAIError:
     field = error.errors[0]["field"] if error.errors else ""
-    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(error.status_code)
+    kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
+        error.status_code
+    )
     kind = kind or ("server_error" if error.status_code >= 500 else "invalid_request_error")
     return OpenAIError(
         error=OpenAIDetail(message=error.detail, type=kind, param=field or None, code=error.code)

@@ -65,6 +65,12 @@ class KeyMissingError(ServiceError):
     status, code, title = 401, "unauthorized", "API key missing or wrong"
 
 
+class ScopeError(ServiceError):
+    """A key that may not do this."""
+
+    status, code, title = 403, "scope_missing", "Scope missing"
+
+
 class NotFoundError(ServiceError):
     """There is no such thing."""
 
@@ -81,6 +87,12 @@ class SlowBodyError(ServiceError):
     """The body did not arrive in time."""
 
     status, code, title = 408, "body_too_slow", "Request body too slow"
+
+
+class SlowHeadError(ServiceError):
+    """The head of a request did not arrive in time."""
+
+    status, code, title = 408, "head_too_slow", "Request head too slow"
 
 
 class ConflictError(ServiceError):
@@ -192,6 +204,18 @@ class ClientGoneError(ServiceError):
     """The client hung up; nobody reads this answer."""
 
     status, code, title = 499, "client_gone", "Client gone"
+
+
+class RateError(ServiceError):
+    """More requests than a key may make in a time."""
+
+    status, code, title = 429, "rate_exceeded", "Rate exceeded"
+
+
+class LongHeadError(ServiceError):
+    """The head of a request exceeds what is read of one."""
+
+    status, code, title = 431, "head_too_large", "Request head too large"
 
 
 class UnavailableError(ServiceError):

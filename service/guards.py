@@ -2,12 +2,11 @@
 
 Starlette's `BaseHTTPMiddleware` hides disconnects and buffers, so these wrap `receive` and `send` themselves:
 a body is counted and timed while it streams, whatever its headers claimed, and a client that hangs up is seen
-where the work is. Order, outermost first: `RequestId`, metrics, `Gate` (gate.py),
-`ApiKey`, `BodyGuard`.
+where the work is. Order, outermost first: `AnswerHeaders` (answer_headers.py), `RequestId`, metrics, `Gate`
+(gate.py), `Admission` (admission.py), `BodyGuard`.
 """
 
 import asyncio
-import hmac
 import re
 import secrets
 import time
@@ -21,7 +20,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.error_shapes import refusal
 from service.errors import (
     ClientGoneError,
-    KeyMissingError,
     MediaTypeError,
     ServiceError,
     SlowBodyError,
@@ -30,7 +28,6 @@ from service.errors import (
 
 T = TypeVar("T")
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
 LINGER_SECONDS = 1.0
 UNWATCHED_SECONDS = 0.005
 
@@ -57,28 +54,6 @@ class RequestId:
             await send(message)
 
         return await self.app(scope, receive, send_with_id)
-
-
-class ApiKey:
-    """Lets nobody past without the key, except to the probes."""
-
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self.app = app
-        self.key = key.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._knows(scope):
-            return await self.app(scope, receive, send)
-        error = KeyMissingError(
-            "send the header 'Authorization: Bearer KEY' with the service's API key",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-        return await refuse(error, scope, receive, send)
-
-    def _knows(self, scope: Scope) -> bool:
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self.key)
 
 
 class BodyGuard:

@@ -21,12 +21,15 @@ from service.errors import (
     KeyMissingError,
     MalformedError,
     MediaTypeError,
+    RateError,
+    ScopeError,
     ServiceError,
     SlowBodyError,
     TooLargeError,
 )
 from service.gate import gated
 from service.limits import KEY, SCHEMA
+from service.scopes import OPEN
 from service.settings import Limits
 
 PROBLEM_JSON = "application/problem+json"
@@ -122,10 +125,12 @@ def _complete_errors(operation: dict[str, Any], path: str) -> None:
     """Add the errors that guards and parsing give, and say what all of them look like."""
     responses = operation["responses"]
     given: list[type[ServiceError]] = [ServiceError]
+    if path not in OPEN:
+        given.append(RateError)
     if gated(path):
         given.append(BusyError)
     if operation.get("security"):
-        given.append(KeyMissingError)
+        given += [KeyMissingError, ScopeError]
     if "requestBody" in operation:
         given += BODY_ERRORS
     if "requestBody" in operation or "parameters" in operation:

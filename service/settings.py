@@ -24,6 +24,9 @@ from indexer.segment.manifest import (
 from models.roles import Role
 from service.model_names import Served, target
 
+RATE = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"
+"""So many requests in a time."""
+
 
 class Limits(BaseModel):
     """What a request may ask for at most. Bytes are UTF-8 bytes, `_ms` milliseconds."""
@@ -65,6 +68,14 @@ class Settings(BaseSettings):
         description="Redis that holds the logs of operations and the caches; none: SQLite files and memory.",
     )
     api_key: SecretStr | None = Field(None, description="Asked of every request but probes.")
+    keys_file: Path | None = Field(
+        None, description="Keys with scopes, made by `winnow keys`; keys.json in the data directory."
+    )
+    rate: str | None = Field(
+        None,
+        pattern=RATE,
+        description="Requests that a key may make in a time, if it has no rate of its own.",
+    )
     worker: Literal["embedded", "external"] = Field("embedded", description="Who runs the indexer.")
     encoder: str = Field(DEFAULT_ENCODER, description="Dense encoder of collections that name none.")
     sparse_encoder: str = Field(
@@ -109,13 +120,24 @@ class Settings(BaseSettings):
     )
     timeout_ms: int = Field(5_000, ge=1, description="Deadline of a search that names none.")
     model_timeout_ms: int = Field(30_000, ge=1, description="Deadline of a request to a model endpoint.")
-    body_seconds: float = Field(30.0, gt=0, description="Time in which a body must have arrived.")
+    body_seconds: float = Field(
+        30.0, gt=0, description="Time for a head, for a body, and for a client to take more of its answer."
+    )
+    drain_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="Time in which new requests are still answered after SIGTERM; and then to end.",
+    )
     watch_seconds: float = Field(0.025, gt=0, description="How often a new generation is looked for.")
     scrub_bytes_per_second: int = Field(
         8 * 2**20, ge=0, description="How fast served files are compared with their checksums; 0: never."
     )
     keep_seconds: float = Field(60.0, ge=0, description="How long a superseded generation may be named.")
     limits: Limits = Limits()
+
+    def keys_path(self) -> Path:
+        """The file of keys, whether it is there or not."""
+        return self.keys_file or self.data_dir / "keys.json"
 
     def default_encoders(self) -> dict[str, str]:
         """What collections that name none get, by field of their schema."""
@@ -169,10 +191,11 @@ class Settings(BaseSettings):
     def _key_beyond_loopback(self) -> Self:
         if self.api_key is not None and not self.api_key.get_secret_value().strip():
             raise ValueError("WINNOW_API_KEY is empty: give it a value or leave it unset")
-        if self.api_key is None and not is_loopback(self.host):
+        if self.api_key is None and not is_loopback(self.host) and not self.keys_path().exists():
             raise ValueError(
                 f"refusing to listen on {self.host!r} without an API key, since anyone who reaches it could "
-                "read and delete everything: set WINNOW_API_KEY, or listen on 127.0.0.1"
+                "read and delete everything: set WINNOW_API_KEY, make keys by `winnow keys add`, or listen "
+                "on 127.0.0.1"
             )
         return self
 

@@ -1,5 +1,6 @@
 """Everything one application consists of, and how a route gets at it."""
 
+from asyncio import Event
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,8 +17,10 @@ from service.embedded import Embedded
 from service.endpoints import Endpoints
 from service.engine import Engine
 from service.errors import ServiceError
+from service.keys import Keys
 from service.metrics import Metrics
 from service.nets import Nets
+from service.rates import Rates
 from service.redis_watch import RedisWatch
 from service.scrub import Scrub
 from service.settings import Settings
@@ -30,6 +33,9 @@ class State:
     """The parts of a running service."""
 
     settings: Settings
+    keys: Keys
+    rates: Rates
+    draining: Event  # set when the service is about to stop
     catalog: Catalog
     workers: Workers
     nets: Nets

@@ -10,6 +10,7 @@ from typing import Any
 import uvicorn
 
 from models.roles import Load
+from service import server as winnow_server
 from service.app import create_app
 from service.settings import Settings
 from service.state import State
@@ -27,7 +28,7 @@ def serving(
     caches = {"result_cache_bytes": 0, "encoding_cache_bytes": 0}
     given = {"worker": "external", "watch_seconds": 0.01, **caches, **settings}
     app = create_app(Settings(data_dir=directory, **given), load=load)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    server = winnow_server.make(app, port=0, log_level="error")
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -31,18 +31,18 @@ def fsync_tree(path: Path) -> None:
     fsync_directory(path)
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write a new file and synchronise it; the directory is the caller's to synchronise."""
-    with path.open("wb") as file:
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Replace a small file in one step: readers see the old bytes or the new ones."""
     temporary = path.with_name(path.name + ".tmp")
-    write_file(temporary, data)
+    write_file(temporary, data, mode)
     os.replace(temporary, path)  # noqa: PTH105 - tests patch os.replace
     fsync_directory(path.parent)
 

@@ -27,11 +27,6 @@ Directory = Annotated[
 ]
 
 
-BACKLOG = 65_535
-"""Connections that may wait to be accepted; the system allows fewer. Those beyond it try again only after
-seconds, where a refusal takes milliseconds."""
-
-
 def serve(
     host: Host = None,
     port: Port = None,
@@ -44,7 +39,7 @@ def serve(
     """Serve collections over HTTP, indexing what is sent to them.
 
     Every setting is also an environment variable, WINNOW_PORT for example.
-    Listening beyond this machine (--host 0.0.0.0) takes an API key.
+    Listening beyond this machine (--host 0.0.0.0) takes an API key: --api-key, or `winnow keys add`.
     """
     settings = settings_from(
         host=host, port=port, data_dir=data_dir, api_key=api_key, worker="external" if no_worker else None
@@ -60,16 +55,18 @@ def run_server(settings: "Settings") -> None:
 
 
 def make_server(settings: "Settings") -> "tuple[uvicorn.Server, socket.socket]":
-    """Return a server and the socket it will listen on; CommandError if the address cannot be had."""
-    import uvicorn
-
+    """Return a server and the socket it will listen on; CommandError if there can be none."""
     from service.app import create_app
+    from service.keys import KeyFileError
+    from service.server import make
 
     make_data_dir(settings.data_dir)
     listening = listen(settings.host, settings.port)
-    app = create_app(settings, warmed=freeze)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, backlog=BACKLOG)
-    return uvicorn.Server(config), listening
+    try:
+        app = create_app(settings, warmed=freeze)
+    except KeyFileError as error:
+        raise CommandError(f"{error}; mend it, or make it anew by `winnow keys add`") from error
+    return make(app, log_level="warning"), listening
 
 
 def freeze() -> None:

@@ -43,8 +43,10 @@ async def readyz(here: Here) -> Response:
 
     `degraded` is ready with something amiss, said in `reasons`: weights that are missing, a generation that
     cannot be opened, a damaged segment that is left out, a full disk, caches or a log that do not answer, an
-    indexer that does not run.
+    indexer that does not run. A service that is about to stop is not ready any more.
     """
+    if here.draining.is_set():
+        raise UnavailableError("draining: this service is about to stop; ask another, or try again later")
     if here.warmup.pending:
         raise UnavailableError(f"starting: {'; '.join(here.warmup.pending)}", retry_after=1.0)
     reasons = _reasons(here)
@@ -79,7 +81,10 @@ async def limits(here: Here) -> Response:
 
 
 def _reasons(here: State) -> list[str]:
-    reasons = [f"collection {name}: {error}" for name, error in here.catalog.errors.items()]
+    here.keys.refresh()
+    reasons = [f"keys: {here.keys.error}"] if here.keys.error else []
+    reasons += [f"rates: {here.rates.lost}"] if here.rates.lost else []
+    reasons += [f"collection {name}: {error}" for name, error in here.catalog.errors.items()]
     reasons += here.catalog.concerns()
     reasons += [f"encoder {name}: {error}" for name, error in here.nets.errors.items()]
     if here.redis is not None and here.redis.problem is not None:

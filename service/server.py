@@ -1,0 +1,114 @@
+"""uvicorn, made to part from its clients in good order: those who are too slow, and all of them at SIGTERM.
+
+At SIGTERM uvicorn alone would close its door at once, on requests that have arrived and were not read yet,
+and before a load balancer could notice. Here `/readyz` says so first, and every answer that it is the last of
+its connection; the door is closed when nobody has come for a moment, at the latest after `drain_seconds`, and
+what is under way then has as long again to end. Ctrl-C, by somebody who sits there, skips the waiting.
+"""
+
+import asyncio
+import math
+import signal
+import socket
+import time
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.connection import Connection
+from service.state import State
+
+BACKLOG = 65_535
+"""Connections that may wait to be accepted; the system allows fewer. Those beyond it try again only after
+seconds, where a refusal takes milliseconds."""
+
+QUIET_SECONDS = 1.0
+"""When nobody has come for so long, everybody knows."""
+
+LINGER_SECONDS = 0.25
+"""For what came through the door before it closed to be read."""
+
+TICK_SECONDS = 0.1
+
+
+def make(app: FastAPI, **options: Any) -> "Server":
+    """A server of the application; `options` are uvicorn's."""
+    seconds = app.state.winnow.settings.drain_seconds
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=math.ceil(seconds),
+        **options,
+    )
+    return Server(config, app.state.winnow)
+
+
+class Server(uvicorn.Server):
+    """One server of one application."""
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self.state = state
+        self._terminated = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """At SIGTERM begin to leave. uvicorn would raise it again at the end, and so exit with an error."""
+        if sig == signal.SIGTERM:
+            self._terminated = self.should_exit = True
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every second look for clients that are too slow."""
+        if counter % round(1 / TICK_SECONDS) == 0:
+            for connection in list(self.server_state.connections):
+                assert isinstance(connection, Connection)
+                connection.give_up_after(self.state.settings.body_seconds)
+        return await super().on_tick(counter)
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop, and then for those who do not know yet."""
+        await super().main_loop()
+        if self._terminated:
+            await self._drain()
+
+    async def _drain(self) -> None:
+        self.state.draining.set()
+        began = busy = time.monotonic()
+        served, counter = self.server_state.total_requests, 0
+        while not self.force_exit and time.monotonic() < began + self.state.settings.drain_seconds:
+            await asyncio.sleep(TICK_SECONDS)
+            await self.on_tick(counter := counter + 1)
+            if self.server_state.tasks or self.server_state.total_requests != served:
+                served, busy = self.server_state.total_requests, time.monotonic()
+            if time.monotonic() > busy + QUIET_SECONDS:
+                return
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the door behind all that have come, wait for them, and stop the application."""
+        if self._terminated:
+            for listening in sockets or []:
+                await self._let_in(listening)
+            for server in self.servers:
+                server.close()
+            await asyncio.sleep(LINGER_SECONDS)
+        await super().shutdown(sockets)
+
+    async def _let_in(self, listening: socket.socket) -> None:
+        """Accept those who wait: closing would reset their connections."""
+        loop = asyncio.get_running_loop()
+        listening.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                connection, _ = listening.accept()
+                await loop.connect_accepted_socket(self._connection, connection)
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
