@@ -29,6 +29,7 @@ from service.guards import ApiKey, BodyGuard, RequestId
 from service.metrics import Measured, Metrics, kv_cache
 from service.net_metrics import Sample, queue
 from service.nets import Nets
+from service.repositories import Repositories
 from service.routes import (
     cohere,
     collections,
@@ -39,6 +40,7 @@ from service.routes import (
     openai,
     probes,
     search,
+    snapshots,
     tei,
     vllm,
 )
@@ -52,6 +54,7 @@ ROUTERS = (
     openai.router,
     documents.router,
     collections.router,
+    snapshots.router,
     evaluate.router,
     jobs.router,
     jina.router,
@@ -132,6 +135,7 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         endpoints=Endpoints(settings, nets, workers),
         metrics=metrics,
         warmup=Warmup(catalog, nets, _defaults(settings), warmed),
+        repositories=Repositories(settings.repositories),
         indexer=Embedded(command(settings.data_dir)) if settings.worker == "embedded" else None,
     )
 
@@ -152,6 +156,7 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     state: State = app.state.winnow
     async with AsyncExitStack() as stack:
         stack.callback(state.workers.close)
+        stack.callback(state.repositories.close)
         stack.push_async_callback(state.nets.stop)
         await state.catalog.start()
         stack.push_async_callback(state.catalog.stop)

@@ -139,6 +139,12 @@ class Catalog:
         await asyncio.to_thread(drop_collection, self.root, name)
         await self.refresh()
 
+    async def replaced(self, name: str) -> Collection:
+        """Return the collection of this name, which was put in place of another or of nothing just now."""
+        self._retry.pop(name, None)
+        await self.refresh()
+        return self.get(name)
+
     async def refresh(self) -> None:
         """Look at the directory now."""
         async with self._turn:

@@ -16,6 +16,7 @@ from service.engine import Engine
 from service.errors import ServiceError
 from service.metrics import Metrics
 from service.nets import Nets
+from service.repositories import Repositories
 from service.settings import Settings
 from service.warmup import Warmup
 from service.workers import Workers
@@ -33,6 +34,7 @@ class State:
     endpoints: Endpoints
     metrics: Metrics
     warmup: Warmup
+    repositories: Repositories
     indexer: Embedded | None
 
 

@@ -1,7 +1,7 @@
 """`winnow inspect`: what lies in a data directory, and whether its bytes are those that were written."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -116,18 +116,8 @@ def _damages(directory: Path, manifest: "Manifest") -> Iterator[str]:
     from indexer.segment.arrays import CorruptFile
     from indexer.segment.manifest import verify_files
 
-    for folder, files in _named_files(directory, manifest):
-        for name, entry in files.items():
-            try:
-                verify_files(folder, {name: entry})
-            except CorruptFile as error:
-                yield str(error)
-
-
-def _named_files(directory: Path, manifest: "Manifest") -> "Iterable[tuple[Path, dict[str, FileEntry]]]":
-    for entry in manifest.segments:
-        yield directory / "segments" / entry.name, entry.files
-        if entry.tombstones is not None and entry.tombstones_entry is not None:
-            yield directory / "tombstones", {entry.tombstones: entry.tombstones_entry}
-    if manifest.lexical is not None:
-        yield directory / manifest.lexical.directory, manifest.lexical.files
+    for name, entry in manifest.files().items():
+        try:
+            verify_files(directory, {name: entry})
+        except CorruptFile as error:
+            yield str(error)
