@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from indexer.lock import Lock, Locked
 from indexer.segment.durable import fsync_directory
 from indexer.segment.manifest import CURRENT, CollectionSchema, Manifest, publish
 
@@ -25,10 +26,12 @@ __all__ = [
     "CollectionExists",
     "CollectionMissing",
     "CollectionSchema",
+    "appear",
     "collection_path",
     "create_collection",
     "drop_collection",
     "list_collections",
+    "remove_dropped",
     "sweep_collections",
 ]
 
@@ -70,14 +73,22 @@ def create_collection(
         for part in ("segments", "tombstones"):
             (fresh / part).mkdir(parents=True)
         publish(fresh, Manifest(generation=0, schema_=schema, fingerprints=dict(fingerprints or {})))
+        appear(fresh, path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return path
+
+
+def appear(fresh: Path, path: Path) -> None:
+    """Give a finished directory, which is on the disk, the name of a collection. CollectionExists."""
+    try:
         os.rename(fresh, path)  # noqa: PTH104 - a directory replaces nothing but an empty one
     except OSError as error:
-        shutil.rmtree(fresh, ignore_errors=True)
         if path.exists():
-            raise CollectionExists(f"there is a collection {name!r} already") from error
+            raise CollectionExists(f"there is a collection {path.name!r} already") from error
         raise
     fsync_directory(path.parent)
-    return path
 
 
 def list_collections(root: Path) -> list[str]:
@@ -89,7 +100,7 @@ def list_collections(root: Path) -> list[str]:
 
 
 def drop_collection(root: Path, name: str) -> None:
-    """Remove a collection: gone for every new reader at the rename, its files afterwards.
+    """Remove a collection: gone for every new reader at the rename, its files once its writer let go.
 
     Raises CollectionMissing when there is none of this name.
     """
@@ -100,11 +111,33 @@ def drop_collection(root: Path, name: str) -> None:
     except FileNotFoundError as error:
         raise CollectionMissing(f"there is no collection {name!r}") from error
     fsync_directory(path.parent)
-    shutil.rmtree(doomed)
+    remove_dropped(root, name)
+
+
+def remove_dropped(root: Path, name: str) -> bool:
+    """Remove the files of dropped collections of a name; False while a writer is still at one of them.
+
+    Such a writer has not noticed, and would write into whatever has the name by then.
+    """
+    return all([_removed(doomed) for doomed in (root / "collections").glob(f".dropped-{name}-*")])
+
+
+def _removed(doomed: Path) -> bool:
+    try:
+        lock = Lock(doomed)
+    except Locked:
+        return False
+    except FileNotFoundError:  # somebody else was faster
+        return True
+    shutil.rmtree(doomed, ignore_errors=True)
+    lock.release()
+    return True
 
 
 def sweep_collections(root: Path) -> None:
     """Remove what a crash left of dropping, and of creating a day ago: another process may be at it now."""
     for path in (root / "collections").glob(".*-*"):
-        if path.name.startswith(".dropped-") or time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+        if path.name.startswith(".dropped-"):
+            _removed(path)
+        elif time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,17 +1,25 @@
 """One writer per collection: a lock on the file LOCK, which the system drops when its holder dies.
 
+A worker keeps it for as long as it has something to do. Whoever wants to put another collection in this one's
+place locks the file WANTED, and the worker lets go between two steps.
+
+
 Where machines share a collection there is a lease besides (`indexer.queue.lease`).
 """
 
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from indexer.queue.lease import Lease, Leased
 
 LOCK = "LOCK"
+WANTED = "WANTED"
+POLL_SECONDS = 0.02
 
 
 class Locked(Exception):  # noqa: N818 (it says a state)
@@ -79,3 +87,40 @@ class Lock:
             return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
         except FileNotFoundError:
             return False
+
+
+def wanted(collection: Path) -> bool:
+    """Whether somebody waits for the writer of a collection to let go; a dead one's file says no."""
+    try:
+        with (collection / WANTED).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+@contextmanager
+def handed_over(collection: Path, seconds: float) -> Iterator[None]:
+    """Have the writer let go of a collection, and none take it meanwhile.
+
+    Locked if it has not within `seconds`: it finishes what it is at, which may be a merge.
+    """
+    with (collection / WANTED).open("a") as asking:
+        fcntl.flock(asking, fcntl.LOCK_EX)
+        lock = _patient(collection, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _patient(collection: Path, until: float) -> Lock:
+    while True:
+        try:
+            return Lock(collection)
+        except Locked:
+            if time.monotonic() > until:
+                raise
+            time.sleep(POLL_SECONDS)

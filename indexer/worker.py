@@ -17,10 +17,10 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.collection import collection_path, list_collections, sweep_collections
+from indexer.collection import collection_path, list_collections, remove_dropped, sweep_collections
 from indexer.encoders import Encoders
 from indexer.feeder import Feeder
-from indexer.lock import Locked
+from indexer.lock import Locked, wanted
 from indexer.queue.contract import LogUnavailable
 from indexer.queue.logs import Logs
 from indexer.segment.arrays import CorruptFile
@@ -68,7 +68,7 @@ class Worker:
 
     def turn(self) -> bool:
         """Take one step with every collection; False if there was nothing to do."""
-        names = list_collections(self.root)
+        names = [name for name in list_collections(self.root) if not wanted(collection_path(self.root, name))]
         self._let_go(names)
         worked = [self._step(name) for name in names]
         return any(worked)
@@ -124,10 +124,11 @@ class Worker:
         return self._feeders[name]
 
     def _let_go(self, names: Sequence[str]) -> None:
-        """Close what was dropped, also where another collection has taken its name."""
+        """Close what was dropped or is wanted, also where another collection has taken its name."""
         for name, feeder in list(self._feeders.items()):
             if name not in names or not feeder.writer.lock.stands():
                 self._close(name)
+                remove_dropped(self.root, name)
         for name in self._pauses.keys() - set(names):
             del self._pauses[name]
 

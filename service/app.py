@@ -39,6 +39,7 @@ from service.net_metrics import Sample, queue
 from service.nets import Nets
 from service.rates import Rates
 from service.redis_watch import RedisWatch
+from service.repositories import Repositories
 from service.routes import (
     cohere,
     collections,
@@ -49,6 +50,7 @@ from service.routes import (
     openai,
     probes,
     search,
+    snapshots,
     tei,
     vllm,
 )
@@ -63,6 +65,7 @@ ROUTERS = (
     openai.router,
     documents.router,
     collections.router,
+    snapshots.router,
     evaluate.router,
     jobs.router,
     jina.router,
@@ -161,6 +164,7 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         metrics=metrics,
         warmup=Warmup(catalog, scrub.at_once, nets, _defaults(settings), warmed),
         scrub=scrub,
+        repositories=Repositories(settings.repositories),
         redis=None if logs.server is None else RedisWatch(logs.server),
         indexer=_indexer(settings) if settings.worker == "embedded" else None,
     )
@@ -189,6 +193,7 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stack.callback(state.workers.close)
         stack.push_async_callback(state.rates.stop)
+        stack.callback(state.repositories.close)
         stack.push_async_callback(state.nets.stop)
         stack.callback(state.catalog.logs.close)
         if state.redis is not None:

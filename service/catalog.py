@@ -182,6 +182,12 @@ class Catalog:
                 collection.current = await asyncio.to_thread(collection.current.again, piece)
                 log.info("collection %s: %s is whole again", collection.name, piece)
 
+    async def replaced(self, name: str) -> Collection:
+        """Return the collection of this name, which was put in place of another or of nothing just now."""
+        self._retry.pop(name, None)
+        await self.refresh()
+        return self.get(name)
+
     async def refresh(self) -> None:
         """Look at the directory now."""
         async with self._turn:

@@ -15,6 +15,7 @@ from service.commands.keys import app as keys
 from service.commands.quickstart import quickstart
 from service.commands.search import search
 from service.commands.serve import serve
+from service.commands.snapshots import backup, restore, snapshots
 from service.commands.train import app as train
 from service.commands.worker import worker
 
@@ -39,7 +40,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, worker, index, search, evaluate, heads, inspect, quickstart):
+for command in (
+    serve,
+    worker,
+    index,
+    search,
+    evaluate,
+    heads,
+    inspect,
+    backup,
+    restore,
+    snapshots,
+    quickstart,
+):
     app.command()(command)
 app.add_typer(train)
 app.add_typer(keys)

@@ -14,8 +14,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from typing_extensions import TypedDict
 
+from indexer.backup import BackupExists, BackupMissing, Busy, DamagedBackup
+from indexer.collection import CollectionExists, CollectionMissing
 from indexer.filters import FilterError
 from indexer.queue.contract import LogUnavailable
+from indexer.repository import RepositoryError
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.syntax import QuerySyntaxError
 
@@ -186,6 +189,12 @@ class ComponentError(InvalidError):
     code, title = "component_missing", "Component missing"
 
 
+class DamagedSnapshotError(InvalidError):
+    """A backup cannot be restored: another may do."""
+
+    code, title = "snapshot_damaged", "Snapshot damaged"
+
+
 class NotConfiguredError(InvalidError):
     """A request asks for a net that the settings do not name."""
 
@@ -299,6 +308,14 @@ def as_service_error(error: Exception) -> ServiceError:
             return StorageFailedError(f"the disk does not do its work: nothing was written; {error.strerror}")
         case LogUnavailable():
             return UnavailableError(f"the operations log does not answer: {error}", retry_after=1.0)
+        case RepositoryError():
+            return UnavailableError(error.strerror or str(error))
+        case CollectionMissing() | BackupMissing():
+            return NotFoundError(str(error))
+        case CollectionExists() | BackupExists() | Busy():
+            return ConflictError(str(error))
+        case DamagedBackup():
+            return DamagedSnapshotError(str(error))
         case CorruptFile():
             return DamagedError(f"the index is damaged: {error}")
     return ServiceError(

@@ -19,6 +19,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from indexer.collection import NAME
 from indexer.document import Document, DocumentId
 from indexer.segment.manifest import COMPONENTS, RETRIEVING, CollectionSchema, Component
 from service.error_shapes import Problem
@@ -145,6 +146,30 @@ class CollectionRequest(CollectionSchema):
 
     components: Annotated[tuple[Component, ...], Strict(False)] = Field(
         COMPONENTS, min_length=1, json_schema_extra=RETRIEVING
+    )
+
+
+Repository = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class SnapshotRequest(Request):
+    """Where to keep a backup, and how many."""
+
+    repository: Repository = Field(description="One of those in /v1/limits.")
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")] | None = Field(
+        None, description="Of the backup; by default the time."
+    )
+    keep: int | None = Field(
+        None, ge=1, description="Remove all backups of the collection but so many, the newest; else none."
+    )
+
+
+class RestoreRequest(Request):
+    """Where the backup is, and what to make of it."""
+
+    repository: Repository = Field(description="One of those in /v1/limits.")
+    into: Annotated[str, Field(pattern=f"^{NAME.pattern}$")] | None = Field(
+        None, description="Name of the collection to make or replace; by default the one that was backed up."
     )
 
 
@@ -331,6 +356,40 @@ class CollectionList(TypedDict):
     collections: list[CollectionView]
 
 
+class SnapshotView(TypedDict):
+    """A backup of one generation. `bytes` counts files that it shares with other backups too."""
+
+    name: str
+    collection: str
+    created: float
+    generation: int
+    documents: int
+    passages: int
+    bytes: int
+    schema: dict[str, Any]
+
+
+class SnapshotMade(SnapshotView):
+    """A new backup, what had to be copied for it, and the backups that were removed for being too old."""
+
+    copied_bytes: int
+    removed: list[str]
+
+
+class DamagedSnapshot(TypedDict):
+    """A backup that cannot be read, and why."""
+
+    name: str
+    detail: str
+
+
+class SnapshotList(TypedDict):
+    """Backups of a collection, newest first."""
+
+    snapshots: list[SnapshotView]
+    damaged: list[DamagedSnapshot]
+
+
 class Status(TypedDict):
     """What a probe says."""
 
@@ -348,6 +407,7 @@ class LimitsView(TypedDict):
     in_context_models: list[str]
     idf_tables: list[str]
     scorers: list[str]
+    repositories: list[str]
     pipelines: dict[str, list[dict[str, Any]]]
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from indexer.repository import check_place
 from indexer.segment.manifest import (
     DEFAULT_CROSS_ENCODER,
     DEFAULT_ENCODER,
@@ -96,6 +97,9 @@ class Settings(BaseSettings):
     )
     encoders: tuple[str, ...] = Field((), description="Further nets that a collection may name.")
     idf_tables: dict[str, Path] = Field({}, description="Tables of idf weights that a collection may name.")
+    repositories: dict[str, str] = Field(
+        {}, description="Where backups are kept, by name: directories, or URLs that fsspec opens."
+    )
     models: dict[str, str] = Field(
         {}, description="Names that clients may give as `model`, each for ROLE or ROLE:WEIGHTS."
     )
@@ -176,6 +180,13 @@ class Settings(BaseSettings):
     def _each_for_a_role(cls, value: dict[str, str]) -> dict[str, str]:
         for text in value.values():
             target(text)
+        return value
+
+    @field_validator("repositories")
+    @classmethod
+    def _can_be_opened(cls, value: dict[str, str]) -> dict[str, str]:
+        for place in value.values():
+            check_place(place)
         return value
 
     @field_validator("idf_tables")

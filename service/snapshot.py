@@ -31,7 +31,7 @@ from indexer.segment.manifest import CollectionSchema, Manifest, SegmentEntry, S
 from indexer.segment.segment import Segment, open_segment
 from indexer.segment.sparse import Sparse
 from indexer.segment.tombstones import dead_rows
-from service.errors import DamagedError
+from service.errors import DamagedError, UnavailableError
 
 Mask = NDArray[np.bool_]
 Unit = Literal["passage", "document"]  # what bm25 scores
@@ -286,9 +286,18 @@ class _Lazy:
             return None
         with self._lock:
             if self._opened is None:
-                boost = self._manifest.schema_.title_boost
-                self._opened = Fulltext(self._directory / lexical.directory, self._analyzer, boost)
+                self._opened = self._open(self._directory / lexical.directory)
             return self._opened
+
+    def _open(self, path: Path) -> Fulltext:
+        try:
+            return Fulltext(path, self._analyzer, self._manifest.schema_.title_boost)
+        except ValueError as error:
+            if path.exists():
+                raise
+            raise UnavailableError(
+                "the collection was replaced or dropped a moment ago: ask again", retry_after=1.0
+            ) from error
 
     def forget(self) -> None:
         with self._lock:

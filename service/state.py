@@ -22,6 +22,7 @@ from service.metrics import Metrics
 from service.nets import Nets
 from service.rates import Rates
 from service.redis_watch import RedisWatch
+from service.repositories import Repositories
 from service.scrub import Scrub
 from service.settings import Settings
 from service.warmup import Warmup
@@ -47,6 +48,7 @@ class State:
     warmup: Warmup
     redis: RedisWatch | None
     scrub: Scrub
+    repositories: Repositories
     indexer: Embedded | None
 
 

@@ -7,8 +7,12 @@ place nothing refers to yet; only small pointers are replaced, by a rename.
 can fail or kill at each of them.
 """
 
+import ctypes
 import os
 from pathlib import Path
+
+_HERE = -100  # AT_FDCWD: relative paths are relative to the working directory
+_EXCHANGE = 2  # RENAME_EXCHANGE
 
 
 def fsync_file(path: Path) -> None:
@@ -45,6 +49,18 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     write_file(temporary, data, mode)
     os.replace(temporary, path)  # noqa: PTH105 - tests patch os.replace
     fsync_directory(path.parent)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two directories swap names in one step; their parents are the caller's to synchronise.
+
+    OSError with EINVAL where the file system cannot do that, as NFS cannot.
+    """
+    # From the C library, since Python has no name for it.
+    rename = ctypes.CDLL(None, use_errno=True).renameat2
+    if rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def _fsync(path: Path, flags: int) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -38,6 +38,10 @@ RETRIEVING: dict[str, Any] = {"contains": {"enum": list(COMPONENTS)}}  # in a JS
 REORDERING = frozenset[Component](("late", "keys"))  # those that find nothing themselves
 Pooling = Literal["none", "hierarchical", "words", "clusters"]
 EncoderRole = Literal["dense", "sparse", "late", "in_context"]
+
+
+FileName = Annotated[str, Field(pattern=r"^\.?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+"""Of one file or directory: never a path, since a manifest may come from elsewhere, out of a backup."""
 
 
 class _Value(BaseModel):
@@ -182,7 +186,7 @@ class FileEntry(_Value):
     """Size in bytes and SHA-256 (hex) of a file."""
 
     size: int
-    sha256: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -200,23 +204,23 @@ class SegmentEntry(_Value):
     `pruned_rows` have no sparse vector for want of quality, dead ones included.
     """
 
-    name: str
+    name: FileName
     rows: int
     documents: int
     first_seq: int
     last_seq: int
-    files: dict[str, FileEntry]
+    files: dict[FileName, FileEntry]
     dead_rows: int = 0
     pruned_rows: int = 0
-    tombstones: str | None = None
+    tombstones: FileName | None = None
     tombstones_entry: FileEntry | None = None
 
 
 class LexicalEntry(_Value):
     """The tantivy snapshot of a generation: a directory of hard links below the collection."""
 
-    directory: str
-    files: dict[str, FileEntry]
+    directory: str = Field(pattern="^lexical-[0-9]+$")
+    files: dict[FileName, FileEntry]
 
 
 class Statistics(_Value):
@@ -258,6 +262,20 @@ class Manifest(_Value):
         """Before collections could be scored by documents they were by passages, and did not say so."""
         return {"lexical_unit": "passage", **value} if isinstance(value, dict) else value
 
+    def files(self) -> dict[str, FileEntry]:
+        """Every file it names, by path below the collection's directory."""
+        files = {
+            f"segments/{entry.name}/{name}": file
+            for entry in self.segments
+            for name, file in entry.files.items()
+        }
+        for entry in self.segments:
+            if entry.tombstones is not None and entry.tombstones_entry is not None:
+                files[f"tombstones/{entry.tombstones}"] = entry.tombstones_entry
+        if self.lexical is not None:
+            files |= {f"{self.lexical.directory}/{name}": file for name, file in self.lexical.files.items()}
+        return files
+
     def successor(self, **changes: Any) -> "Manifest":
         """The next generation: this one with `changes`, checked like any other manifest."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
@@ -286,7 +304,7 @@ def publish(directory: Path, manifest: Manifest) -> None:
     """
     name = manifest_name(manifest.generation)
     body = manifest.model_dump_json(by_alias=True).encode()
-    write_file(directory / name, _seal(body))
+    write_file(directory / name, seal(body))
     fsync_directory(directory)
     replace_file(directory / CURRENT, f"{name}\n".encode())
 
@@ -314,8 +332,22 @@ def verify_files(directory: Path, files: Mapping[str, FileEntry]) -> None:
             raise CorruptFile(f"{directory / name}: the bytes do not match the manifest's checksum")
 
 
-def _seal(body: bytes) -> bytes:
+def newest_generation(directory: Path) -> int:
+    """The largest generation with a manifest, readable or not; -1 if there is none."""
+    return max((int(path.stem[9:]) for path in directory.glob("manifest-*.json")), default=-1)
+
+
+def seal(body: bytes) -> bytes:
+    """Put the SHA-256 of a JSON object first into it."""
     return _prefix(body) + body[1:]
+
+
+def unseal(raw: bytes, place: object) -> bytes:
+    """Give the JSON object that was sealed; the CorruptFile of one that was changed since names `place`."""
+    body = b"{" + raw[len(_prefix(b"")) :]
+    if not raw.startswith(_prefix(body)):
+        raise CorruptFile(f"{place}: it does not match its checksum")
+    return body
 
 
 def _prefix(body: bytes) -> bytes:
@@ -323,10 +355,7 @@ def _prefix(body: bytes) -> bytes:
 
 
 def _read(path: Path) -> Manifest:
-    raw = path.read_bytes()
-    body = b"{" + raw[len(_prefix(b"")) :]
-    if not raw.startswith(_prefix(body)):
-        raise CorruptFile(f"{path}: the manifest does not match its checksum")
+    body = unseal(path.read_bytes(), path)
     try:
         return Manifest.model_validate_json(body)
     except ValidationError as error:

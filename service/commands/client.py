@@ -90,6 +90,28 @@ class Client:
         """Return the whole answer to a search request."""
         return self._json("POST", f"/v1/collections/{collection}/search", json=request)
 
+    def back_up(self, collection: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Make a backup; returns when all is copied."""
+        return self._patient("POST", f"/v1/collections/{collection}/snapshots", json=request)
+
+    def snapshots(self, collection: str, repository: str) -> dict[str, Any]:
+        """Return the backups of a collection that a repository has."""
+        query = {"repository": repository}
+        return self._patient("GET", f"/v1/collections/{collection}/snapshots", params=query)
+
+    def remove_snapshot(self, collection: str, name: str, repository: str) -> None:
+        """Remove a backup."""
+        query = {"repository": repository}
+        self._patient("DELETE", f"/v1/collections/{collection}/snapshots/{name}", params=query)
+
+    def restore(self, collection: str, name: str, request: dict[str, Any]) -> None:
+        """Make a collection of a backup; returns when it can be searched."""
+        self._patient("POST", f"/v1/collections/{collection}/snapshots/{name}:restore", json=request)
+
+    def _patient(self, method: str, path: str, **content: Any) -> dict[str, Any]:
+        """Ask once, for what may take hours: an answer that there is trouble is no reason to begin again."""
+        return _answer(self._send(method, path, timeout=None, **content))
+
     def _json(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         response = self._send(method, path, **content)
         for _ in range(MOST_WAITS):
@@ -97,10 +119,7 @@ class Client:
                 break
             time.sleep(float(response.headers.get("Retry-After", 1)))
             response = self._send(method, path, **content)
-        if response.is_error:
-            raise CommandError(f"{self._http.base_url} answers {response.status_code}: {_detail(response)}")
-        answer: dict[str, Any] = response.json()
-        return answer
+        return _answer(response)
 
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
@@ -109,6 +128,14 @@ class Client:
             raise CommandError(
                 f"no service answers at {self._http.base_url} ({error}); start one with `winnow serve`"
             ) from error
+
+
+def _answer(response: httpx.Response) -> dict[str, Any]:
+    if response.is_error:
+        service = response.url.copy_with(raw_path=b"/")
+        raise CommandError(f"{service} answers {response.status_code}: {_detail(response)}")
+    answer: dict[str, Any] = response.json() if response.content else {}
+    return answer
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[bytes]]:

@@ -1,6 +1,8 @@
 """Making, showing and dropping collections."""
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -19,7 +21,7 @@ router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=S
 @router.get("", response_model=CollectionList, summary="List collections")
 async def list_collections(here: Here) -> Response:
     """All collections, by name."""
-    return json_response({"collections": [await _view(collection) for collection in here.catalog]})
+    return json_response({"collections": [await view(collection) for collection in here.catalog]})
 
 
 @router.put(
@@ -42,7 +44,7 @@ async def put_collection(name: Name, here: Here, body: CollectionRequest | None 
         await here.catalog.refresh()
         collection, status = here.catalog.get(name), 200
         _require_same(collection, schema)
-    return json_response(await _view(collection), status)
+    return json_response(await view(collection), status)
 
 
 @router.get(
@@ -53,7 +55,7 @@ async def put_collection(name: Name, here: Here, body: CollectionRequest | None 
 )
 async def get_collection(name: Name, here: Here) -> Response:
     """Schema, counts of what can be searched, and how many operations wait."""
-    return json_response(await _view(here.catalog.get(name)))
+    return json_response(await view(here.catalog.get(name)))
 
 
 @router.delete(
@@ -74,6 +76,12 @@ async def delete_collection(name: Name, here: Here) -> Response:
 
 def _schema(body: CollectionRequest, settings: Settings) -> CollectionSchema:
     given = {**settings.default_encoders(), **body.model_dump(exclude_unset=True)}
+    require_allowed(given, settings)
+    return CollectionSchema(**given)
+
+
+def require_allowed(given: Mapping[str, Any], settings: Settings) -> None:
+    """InvalidError if fields of a schema name nets that the settings do not."""
     for field in ("encoder", "sparse_encoder", "late_encoder", "in_context_model", "sparse_quality"):
         name, allowed = given.get(field), settings.names()[field]
         if name is not None and name not in allowed:
@@ -81,7 +89,6 @@ def _schema(body: CollectionRequest, settings: Settings) -> CollectionSchema:
                 f"{field} {name[:100]!r} is not one of {', '.join(allowed)}: whoever runs the service can "
                 "allow it in WINNOW_ENCODERS, since loading weights may download or read anything"
             )
-    return CollectionSchema(**given)
 
 
 def _require_same(collection: Collection, schema: CollectionSchema) -> None:
@@ -96,7 +103,8 @@ def _require_same(collection: Collection, schema: CollectionSchema) -> None:
         )
 
 
-async def _view(collection: Collection) -> CollectionView:
+async def view(collection: Collection) -> CollectionView:
+    """A collection as it is now."""
     snapshot = collection.current
     queued = await asyncio.to_thread(collection.behind)
     segments: list[SegmentView] = [

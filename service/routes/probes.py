@@ -72,6 +72,7 @@ async def limits(here: Here) -> Response:
             "in_context_models": names["in_context_model"],
             "idf_tables": names["sparse_idf"],
             "scorers": names["sparse_quality"],
+            "repositories": sorted(settings.repositories),
             "pipelines": {
                 name: [stage.model_dump() for stage in stages]
                 for name, stages in here.engine.pipelines.items()
