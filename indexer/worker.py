@@ -21,6 +21,7 @@ from indexer.collection import collection_path, list_collections, log_path
 from indexer.encoders import Encoders
 from indexer.feeder import Feeder
 from indexer.lock import Locked
+from indexer.observer import Observer
 from indexer.queue.contract import LogUnavailable
 from indexer.queue.sqlite import SqliteLog
 from indexer.segment.arrays import CorruptFile
@@ -48,8 +49,9 @@ class Pause:
 class Worker:
     """Works on every collection below `root`; `turn` gives each its next step."""
 
-    def __init__(self, root: Path, load: Load) -> None:
+    def __init__(self, root: Path, load: Load, observer: Observer | None = None) -> None:
         self.root = root
+        self._observer = observer or Observer()
         self._encoders = Encoders(load)
         self._merging = ThreadPoolExecutor(1, thread_name_prefix="merge")
         self._feeders: dict[str, Feeder] = {}
@@ -99,7 +101,7 @@ class Worker:
     def _open(self, name: str) -> Feeder:
         if name not in self._feeders:
             directory = collection_path(self.root, name)
-            self._feeders[name] = Feeder(directory, self._encoders, self._merging)
+            self._feeders[name] = Feeder(directory, self._encoders, self._merging, self._observer)
         return self._feeders[name]
 
     def _let_go(self, names: Sequence[str]) -> None:
@@ -119,6 +121,7 @@ class Worker:
         if before is None or before.reason != reason:
             logger.error("%s: %s; trying again from time to time", name, reason, exc_info=_trace(error))
             self._report(name, error, reason)
+        self._observer.hindered(name)
         self._pauses[name] = Pause(reason, seconds, time.monotonic() + seconds)
 
     def _dropped(self, name: str) -> bool:
@@ -134,14 +137,16 @@ class Worker:
             log.report_problem(reason)
 
 
-def run_worker(root: Path, load: Load | None = None, *, parent_pipe: bool = False) -> None:
+def run_worker(
+    root: Path, load: Load | None = None, *, parent_pipe: bool = False, observer: Observer | None = None
+) -> None:
     """Work on the collections below `root` until the process ends.
 
     With `parent_pipe` it ends when standard input does, so that it never outlives the service that started
     it, and waits for collections that a dying predecessor still has. Without it a collection that another
     worker has is an error: Locked. The process ends at once on SIGTERM and SIGINT; nothing is lost by it.
     """
-    worker = Worker(root, load or loader(root / "cache" / "models"))
+    worker = Worker(root, load or loader(root / "cache" / "models"), observer)
     _leave_on_signals(worker)
     if parent_pipe:
         os.nice(NICENESS)

@@ -3,7 +3,7 @@
 `create_app` does no work beyond building; parts start with the server and stop with it, in the reverse order.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -26,9 +26,11 @@ from service.engine import Engine
 from service.error_shapes import answer
 from service.gate import Flow, Gate
 from service.guards import ApiKey, BodyGuard, RequestId
-from service.metrics import Measured, Metrics, kv_cache
-from service.net_metrics import Sample, queue
+from service.lookout import Lookout
+from service.metrics import Metrics
 from service.nets import Nets
+from service.observed import Observed
+from service.readings import readings
 from service.routes import (
     cohere,
     collections,
@@ -44,6 +46,7 @@ from service.routes import (
 )
 from service.settings import Settings
 from service.state import State
+from service.tracing import TELEMETRY
 from service.warmup import Warmup
 from service.workers import Workers
 
@@ -91,6 +94,7 @@ def create_app(
         version=version("winnow-search"),
         description=DESCRIPTION,
         lifespan=_running,
+        telemetry=TELEMETRY,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -117,8 +121,8 @@ async def _method_not_allowed(request: Request, error: Exception) -> Response:
 
 
 def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> State:
-    workers = Workers(settings.threads)
     metrics = Metrics()
+    workers = Workers(settings.threads, metrics.worker_waits.observe)
     nets = Nets(settings, workers, load, metrics)
     catalog = Catalog(
         settings.data_dir, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
@@ -131,6 +135,7 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         engine=Engine(settings, nets, workers, metrics),
         endpoints=Endpoints(settings, nets, workers),
         metrics=metrics,
+        lookout=Lookout(catalog, settings.data_dir),
         warmup=Warmup(catalog, nets, _defaults(settings), warmed),
         indexer=Embedded(command(settings.data_dir)) if settings.worker == "embedded" else None,
     )
@@ -155,6 +160,8 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(state.nets.stop)
         await state.catalog.start()
         stack.push_async_callback(state.catalog.stop)
+        await state.lookout.start()
+        stack.push_async_callback(state.lookout.stop)
         if state.indexer is not None:
             state.indexer.start()
             stack.push_async_callback(state.indexer.stop)
@@ -184,32 +191,6 @@ def _add_guards(app: FastAPI, state: State) -> None:
         longest=settings.body_seconds + deadline,
         refused=state.metrics.refused,
     )
-    app.add_middleware(Measured, metrics=state.metrics)
+    app.add_middleware(Observed, metrics=state.metrics)
     app.add_middleware(RequestId)
-    state.metrics.read(lambda: _gauges(state, flow))
-
-
-def _gauges(state: State, flow: Flow) -> Iterator[Sample]:
-    yield "winnow_open_requests", "Requests that are being worked on.", {}, flow.inside
-    for collection in state.catalog:
-        labels = {"collection": collection.name}
-        snapshot = collection.current
-        yield "winnow_generation", "Generation that is served.", labels, snapshot.generation
-        yield "winnow_documents", "Documents that can be found.", labels, snapshot.statistics.documents
-        behind = collection.log.last_position() - snapshot.manifest.position
-        yield "winnow_queued_operations", "Operations not yet searchable.", labels, max(0, behind)
-        pruned = sum(part.entry.pruned_rows for part in snapshot.parts)
-        yield (
-            "winnow_pruned_passages",
-            "Passages without a sparse vector for want of quality.",
-            labels,
-            pruned,
-        )
-        yield "winnow_segments", "Segments of the generation.", labels, len(snapshot.parts)
-    for role, batcher in state.nets.queues():
-        yield from queue(role, batcher)
-    for net in state.nets.rerankers():
-        yield from kv_cache(net.net.name, net.cache.stats())
-    if state.indexer is not None:
-        yield "winnow_indexer_running", "1 while the embedded indexer runs.", {}, float(state.indexer.running)
-        yield "winnow_indexer_restarts", "Times it had to be started again.", {}, state.indexer.restarts
+    state.metrics.read(lambda: readings(state, flow))

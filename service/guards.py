@@ -2,7 +2,7 @@
 
 Starlette's `BaseHTTPMiddleware` hides disconnects and buffers, so these wrap `receive` and `send` themselves:
 a body is counted and timed while it streams, whatever its headers claimed, and a client that hangs up is seen
-where the work is. Order, outermost first: `RequestId`, metrics, `Gate` (gate.py),
+where the work is. Order, outermost first: `RequestId`, `Observed` (observed.py), `Gate` (gate.py),
 `ApiKey`, `BodyGuard`.
 """
 
@@ -27,6 +27,7 @@ from service.errors import (
     SlowBodyError,
     TooLargeError,
 )
+from service.log_lines import working_on
 
 T = TypeVar("T")
 
@@ -56,7 +57,8 @@ class RequestId:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
-        return await self.app(scope, receive, send_with_id)
+        with working_on(request_id):
+            return await self.app(scope, receive, send_with_id)
 
 
 class ApiKey:

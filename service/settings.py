@@ -7,7 +7,7 @@ This module stays light: the command line reads it before numba and torch are im
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -23,6 +23,8 @@ from indexer.segment.manifest import (
 )
 from models.roles import Role
 from service.model_names import Served, target
+
+Address = Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")]
 
 
 class Limits(BaseModel):
@@ -100,6 +102,12 @@ class Settings(BaseSettings):
     timeout_ms: int = Field(5_000, ge=1, description="Deadline of a search that names none.")
     model_timeout_ms: int = Field(30_000, ge=1, description="Deadline of a request to a model endpoint.")
     body_seconds: float = Field(30.0, gt=0, description="Time in which a body must have arrived.")
+    slow_search_ms: int = Field(1_000, ge=0, description="Searches that took longer are logged; 0: none.")
+    log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
+    log_level: Literal["debug", "info", "warning", "error"] | None = Field(
+        None, description="The least that is logged; info, or warning where another process speaks too."
+    )
+    worker_metrics: Address | None = Field(None, description="HOST:PORT where the indexer shows metrics.")
     watch_seconds: float = Field(0.025, gt=0, description="How often a new generation is looked for.")
     keep_seconds: float = Field(60.0, ge=0, description="How long a superseded generation may be named.")
     limits: Limits = Limits()
@@ -137,6 +145,13 @@ class Settings(BaseSettings):
     def _each_for_a_role(cls, value: dict[str, str]) -> dict[str, str]:
         for text in value.values():
             target(text)
+        return value
+
+    @field_validator("worker_metrics")
+    @classmethod
+    def _a_port(cls, value: str | None) -> str | None:
+        if value is not None and int(value.rpartition(":")[2]) > 65_535:
+            raise ValueError(f"{value!r} names a port above 65535")
         return value
 
     @field_validator("idf_tables")

@@ -14,6 +14,7 @@ from service.embedded import Embedded
 from service.endpoints import Endpoints
 from service.engine import Engine
 from service.errors import ServiceError
+from service.lookout import Lookout
 from service.metrics import Metrics
 from service.nets import Nets
 from service.settings import Settings
@@ -32,6 +33,7 @@ class State:
     engine: Engine
     endpoints: Endpoints
     metrics: Metrics
+    lookout: Lookout
     warmup: Warmup
     indexer: Embedded | None
 

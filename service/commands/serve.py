@@ -49,7 +49,7 @@ def serve(
     settings = settings_from(
         host=host, port=port, data_dir=data_dir, api_key=api_key, worker="external" if no_worker else None
     )
-    log_to_stderr()
+    log_to_stderr(settings)
     run_server(settings)
 
 
@@ -68,7 +68,8 @@ def make_server(settings: "Settings") -> "tuple[uvicorn.Server, socket.socket]":
     make_data_dir(settings.data_dir)
     listening = listen(settings.host, settings.port)
     app = create_app(settings, warmed=freeze)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, backlog=BACKLOG)
+    # Without a configuration of its own uvicorn's loggers speak through ours, and ours has an access line.
+    config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, backlog=BACKLOG)
     return uvicorn.Server(config), listening
 
 

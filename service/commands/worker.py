@@ -1,6 +1,5 @@
 """`winnow worker`: the indexer, as a process of its own."""
 
-import logging
 from typing import Annotated
 
 import typer
@@ -16,12 +15,14 @@ def worker(
 ) -> None:
     """Apply what is written to the collections in a data directory; one worker at a time has a collection."""
     settings = settings_from(data_dir=data_dir, host="127.0.0.1")  # it listens nowhere, so it needs no key
-    log_to_stderr(logging.WARNING if embedded else logging.INFO)
+    log_to_stderr(settings, otherwise="warning" if embedded else "info")
 
     from indexer.lock import Locked
     from indexer.worker import run_worker
+    from service.commands.worker_metrics import shown_at
 
+    observer = shown_at(settings.worker_metrics) if settings.worker_metrics else None
     try:
-        run_worker(settings.data_dir, parent_pipe=embedded)
+        run_worker(settings.data_dir, parent_pipe=embedded, observer=observer)
     except Locked as error:
         raise CommandError(str(error)) from error
