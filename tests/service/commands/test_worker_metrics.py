@@ -104,9 +104,7 @@ def test_a_collection_that_cannot_be_worked_on_is_counted(house: House):
 def test_it_is_shown_over_http(tmp_path: Path):
     listening = listen("127.0.0.1", 0)
     address = f"127.0.0.1:{listening.getsockname()[1]}"
-    with pytest.raises(
-        CommandError, match=r"cannot show metrics at 127.0.0.1:\d+ \(Address already in use\)"
-    ):
+    with pytest.raises(CommandError, match=r"cannot show metrics at 127.0.0.1:\d+ \(Address already"):
         shown_at(address)
     listening.close()
     shown_at(address).applied("c", 3, 2, 5, 0.1)
