@@ -119,7 +119,8 @@ def remove_dropped(root: Path, name: str) -> bool:
 
     Such a writer has not noticed, and would write into whatever has the name by then.
     """
-    return all([_removed(doomed) for doomed in (root / "collections").glob(f".dropped-{name}-*")])
+    removed = [_removed(doomed) for doomed in (root / "collections").glob(f".dropped-{name}-*")]
+    return all(removed)
 
 
 def _removed(doomed: Path) -> bool:

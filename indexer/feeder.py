@@ -17,6 +17,7 @@ from indexer.batch import Batch, cut, resolve
 from indexer.encoders import CollectionEncoders, Encoders
 from indexer.lock import Locked
 from indexer.merge import DamagedSegment, Merge
+from indexer.observer import Observer
 from indexer.queue.contract import Entry, Log, Trial
 from indexer.queue.logs import Logs
 from indexer.segment.arrays import CorruptFile
@@ -54,12 +55,21 @@ PLAIN = Limits(4096, 16 << 20)
 
 
 class Feeder:
-    """One collection's log and writer, locked from the beginning. `merging` runs merges aside.
+    """One collection's log and writer, locked from the beginning. `merging` runs merges aside; `observer`
+    hears what was done.
 
     Locked, CorruptFile or OSError when the collection cannot be opened.
     """
 
-    def __init__(self, directory: Path, logs: Logs, encoders: Encoders, merging: Executor) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        logs: Logs,
+        encoders: Encoders,
+        merging: Executor,
+        observer: Observer | None = None,
+    ) -> None:
+        self._observer = observer or Observer()
         self.writer = Writer(directory, logs.lease(directory))
         try:
             self.log = _open_log(logs, directory, self.writer.manifest.position)
@@ -71,6 +81,7 @@ class Feeder:
         self._encoders = encoders
         self._executor = merging
         self._merging: tuple[Merge, Future[SegmentEntry | None]] | None = None
+        self._merge_began = 0.0
         self._trial: Trial | None = None
         self._planned = -1  # the generation for which a merge was last considered
         self._next_merge = 0.0
@@ -129,6 +140,7 @@ class Feeder:
         encoders = self._encoders_for(entries)
         self._trial = begin(entries[-1].position, len(entries), self._suspicion)
         self.log.begin(self._trial)
+        began, first = time.monotonic(), self.writer.manifest.next_seq
         try:
             batch = resolve(entries)
             self.writer.apply(batch, encoders, _Encoded(self.log, entries, listener))
@@ -137,9 +149,13 @@ class Feeder:
             raise
         except Exception as error:  # whatever one operation brings about, the others go on
             logger.exception("%s: a batch of %d operations failed", self.writer.name, len(entries))
+            self._observer.failed(self.writer.name)
             self._error = f"{type(error).__name__}: {error}"
             self._suspicion = failed(self._trial)
         else:
+            passages, seconds = self.writer.manifest.next_seq - first, time.monotonic() - began
+            documents = len(batch.documents)
+            self._observer.applied(self.writer.name, len(entries), documents, passages, seconds)
             self._settle(batch.position)
         finally:
             self._trial = None
@@ -153,6 +169,7 @@ class Feeder:
         logger.error("%s: operation %d is given up: %s", self.writer.name, position, self._error)
         self.log.bury(position, self._error, tries)
         self.log.begin(None)
+        self._observer.buried(self.writer.name)
         self._suspicion, self._error = None, DIED
 
     def _encoders_for(self, entries: Sequence[Entry]) -> CollectionEncoders:
@@ -167,6 +184,7 @@ class Feeder:
             self._planned = generation
             merge = self.writer.plan_merge()
             if merge is not None:
+                self._merge_began = time.monotonic()
                 self._merging = merge, self._executor.submit(merge.run, self.writer.directory)
 
     def _take_in_merge(self) -> bool:
@@ -176,10 +194,12 @@ class Feeder:
         error = future.exception()
         if error is None:
             self.writer.take_in(merge, future.result())
+            self._observer.merged(self.writer.name, time.monotonic() - self._merge_began)
         else:
             logger.error("%s: a merge failed, searches go on without it", self.writer.name, exc_info=error)
             if isinstance(error, DamagedSegment):
                 self.writer.leave_alone(error.segment)
+            self._observer.merge_failed(self.writer.name)
             self._planned, self._next_merge = -1, time.monotonic() + MERGE_PAUSE
         return True
 

@@ -21,6 +21,7 @@ from indexer.collection import collection_path, list_collections, remove_dropped
 from indexer.encoders import Encoders
 from indexer.feeder import Feeder
 from indexer.lock import Locked, wanted
+from indexer.observer import Observer
 from indexer.queue.contract import LogUnavailable
 from indexer.queue.logs import Logs
 from indexer.segment.arrays import CorruptFile
@@ -51,8 +52,11 @@ class Pause:
 class Worker:
     """Works on every collection below `root`; `turn` gives each its next step."""
 
-    def __init__(self, root: Path, load: Load, logs: Logs | None = None) -> None:
+    def __init__(
+        self, root: Path, load: Load, logs: Logs | None = None, observer: Observer | None = None
+    ) -> None:
         self.root = root
+        self._observer = observer or Observer()
         self._logs = logs or Logs()
         self._sharing = Alone() if self._logs.server is None else Sharing(root, self._logs)
         self._encoders = Encoders(load)
@@ -120,7 +124,7 @@ class Worker:
     def _open(self, name: str) -> Feeder:
         if name not in self._feeders:
             directory = collection_path(self.root, name)
-            self._feeders[name] = Feeder(directory, self._logs, self._encoders, self._merging)
+            self._feeders[name] = Feeder(directory, self._logs, self._encoders, self._merging, self._observer)
         return self._feeders[name]
 
     def _let_go(self, names: Sequence[str]) -> None:
@@ -149,6 +153,7 @@ class Worker:
         if before is None or before.reason != reason:
             logger.error("%s: %s; trying again from time to time", name, reason, exc_info=_trace(error))
         self._report(name, error, reason)  # every time: on a full disk it cannot be written down
+        self._observer.hindered(name)
         self._pauses[name] = Pause(reason, seconds, time.monotonic() + seconds)
 
     def _dropped(self, name: str) -> bool:
@@ -166,7 +171,12 @@ class Worker:
 
 
 def run_worker(
-    root: Path, load: Load | None = None, logs: Logs | None = None, *, parent_pipe: bool = False
+    root: Path,
+    load: Load | None = None,
+    logs: Logs | None = None,
+    *,
+    parent_pipe: bool = False,
+    observer: Observer | None = None,
 ) -> None:
     """Work on the collections below `root` until the process ends.
 
@@ -175,7 +185,7 @@ def run_worker(
     worker has is an error: Locked. The process ends at once on SIGTERM and SIGINT; nothing is lost by it.
     """
     sweep_collections(root)
-    worker = Worker(root, load or loader(root / "cache" / "models"), logs)
+    worker = Worker(root, load or loader(root / "cache" / "models"), logs, observer)
     _leave_on_signals(worker)
     if parent_pipe:
         os.nice(NICENESS)

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -34,10 +34,12 @@ from service.error_shapes import answer
 from service.gate import Flow, Gate
 from service.guards import BodyGuard, RequestId
 from service.keys import Keys
-from service.metrics import Measured, Metrics, kv_cache
-from service.net_metrics import Sample, queue
+from service.lookout import Lookout
+from service.metrics import Metrics
 from service.nets import Nets
+from service.observed import Observed
 from service.rates import Rates
+from service.readings import readings
 from service.redis_watch import RedisWatch
 from service.repositories import Repositories
 from service.routes import (
@@ -57,6 +59,7 @@ from service.routes import (
 from service.scrub import Scrub
 from service.settings import Settings
 from service.state import State
+from service.tracing import TELEMETRY
 from service.warmup import Warmup
 from service.workers import Workers
 
@@ -109,6 +112,7 @@ def create_app(
         version=version("winnow-search"),
         description=DESCRIPTION,
         lifespan=_running,
+        telemetry=TELEMETRY,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -135,8 +139,8 @@ async def _method_not_allowed(request: Request, error: Exception) -> Response:
 
 
 def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> State:
-    workers = Workers(settings.threads)
     metrics = Metrics()
+    workers = Workers(settings.threads, metrics.worker_waits.observe)
     nets = Nets(settings, workers, load, metrics)
     logs = Logs(settings.redis())
     caches = Caches(settings)
@@ -162,6 +166,7 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         caches=caches,
         endpoints=Endpoints(settings, nets, workers),
         metrics=metrics,
+        lookout=Lookout(catalog, settings.data_dir),
         warmup=Warmup(catalog, scrub.at_once, nets, _defaults(settings), warmed),
         scrub=scrub,
         repositories=Repositories(settings.repositories),
@@ -203,6 +208,8 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(state.caches.stop)
         await state.catalog.start()
         stack.push_async_callback(state.catalog.stop)
+        await state.lookout.start()
+        stack.push_async_callback(state.lookout.stop)
         if state.indexer is not None:
             state.indexer.start()
             stack.push_async_callback(state.indexer.stop)
@@ -233,41 +240,6 @@ def _add_guards(app: FastAPI, state: State) -> None:
         longest=settings.body_seconds + deadline,
         refused=state.metrics.refused,
     )
-    app.add_middleware(Measured, metrics=state.metrics)
+    app.add_middleware(Observed, metrics=state.metrics)
     app.add_middleware(RequestId)
-    state.metrics.read(lambda: _gauges(state, flow))
-
-
-def _gauges(state: State, flow: Flow) -> Iterator[Sample]:
-    yield "winnow_open_requests", "Requests that are being worked on.", {}, flow.inside
-    for collection in state.catalog:
-        labels = {"collection": collection.name}
-        snapshot = collection.current
-        yield "winnow_generation", "Generation that is served.", labels, snapshot.generation
-        yield "winnow_documents", "Documents that can be found.", labels, snapshot.statistics.documents
-        behind = collection.behind()
-        if behind is not None:
-            yield "winnow_queued_operations", "Operations not yet searchable.", labels, behind
-        pruned = sum(part.entry.pruned_rows for part in snapshot.parts)
-        yield (
-            "winnow_pruned_passages",
-            "Passages without a sparse vector for want of quality.",
-            labels,
-            pruned,
-        )
-        yield "winnow_segments", "Segments that are searched.", labels, len(snapshot.parts)
-        yield "winnow_damaged", "Damaged parts that are left out.", labels, len(snapshot.damaged)
-    if state.redis is not None:
-        healthy = float(state.redis.problem is None)
-        yield "winnow_redis_healthy", "1 while Redis answers and keeps what it acknowledged.", {}, healthy
-    if state.rates.shared:
-        shared = float(state.rates.lost is None)
-        yield "winnow_rates_shared", "1 while rates are counted for all processes together.", {}, shared
-    for role, batcher in state.nets.queues():
-        yield from queue(role, batcher)
-    for net in state.nets.rerankers():
-        yield from kv_cache(net.net.name, net.cache.stats())
-    yield from state.caches.readings()
-    if state.indexer is not None:
-        yield "winnow_indexer_running", "1 while the embedded indexer runs.", {}, float(state.indexer.running)
-        yield "winnow_indexer_restarts", "Times it had to be started again.", {}, state.indexer.restarts
+    state.metrics.read(lambda: readings(state, flow))

@@ -19,8 +19,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from opentelemetry.trace import Span
 
 from models.packing import pack
+from service.tracing import here
 
 Priority = Literal["interactive", "bulk"]
 Array = NDArray[Any]  # a row for each item: numbers, or objects
@@ -43,6 +45,7 @@ class Call:
     result: asyncio.Future[Array]
     since: float = field(default_factory=time.monotonic)
     rows: Array | None = None
+    span: Span = field(default_factory=here)  # what it is a part of, where that is traced
 
     def __post_init__(self) -> None:
         self.items = self.missing = len(self.waiting)

@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, Literal, Protocol
 
 from models import Kind
 from models.memory import out_of_memory
+from service import tracing
 from service.batch_queue import Array, BatchQueue, Call, Entry
 from service.batch_queue import Priority as Priority
 from service.budgets import Budget
@@ -78,6 +80,9 @@ class Observer:
     def halved(self) -> None:
         """A forward ran out of memory, and what follows have half the budget."""
 
+    def failed(self) -> None:
+        """A forward raised."""
+
     def dropped(self, reason: Dropped, items: int) -> None:
         """So many items left the queue, or never entered it, without a forward."""
 
@@ -106,7 +111,7 @@ class Batcher:
         self.name = name
         self._net = net
         self._tokenising = Tokenising(net.tokenize, workers)
-        self._limit = limit
+        self.limit = limit
         self._most = most
         self._observer = observer or Observer()
         self._queue = BatchQueue(budget, most)
@@ -125,6 +130,10 @@ class Batcher:
     def queued_tokens(self) -> int:
         """Tokens that wait for a forward."""
         return self._queue.tokens
+
+    def tokens_of(self, priority: Priority) -> int:
+        """Tokens of one priority that wait for a forward."""
+        return self._queue.tokens_of(priority)
 
     @property
     def pending_tokens(self) -> int:
@@ -166,8 +175,8 @@ class Batcher:
         self._speed.set(self._queue.budget, self._queue.budget / sum(each.per_second for each in found))
 
     async def start(self) -> None:
-        """Begin to run forwards; calls made before wait."""
-        self._owner = asyncio.create_task(self._own(), name=f"batcher {self.name}")
+        """Begin to run forwards; calls made before wait. The owner works for all, so for no one request."""
+        self._owner = asyncio.create_task(self._own(), name=f"batcher {self.name}", context=Context())
 
     async def close(self) -> None:
         """Finish the forwards that are running; every other call fails with Closed."""
@@ -248,13 +257,13 @@ class Batcher:
             raise Closed(f"the net {self.name} is shutting down")
         queue = self._queue
         held = queue.held(priority) + ahead
-        if held and held + tokens > self._limit:
+        if held and held + tokens > self.limit:
             self._observer.dropped("full", items)
-            too_many = held + min(tokens, self._limit) - self._limit
+            too_many = held + min(tokens, self.limit) - self.limit
             passing = queue.passing(priority, too_many) - queue.tokens_of(priority)
             raise Overloaded(
                 f"calls of {queue.held(priority)} {priority} tokens wait for the net {self.name}, and "
-                f"{self._limit} may (WINNOW_QUEUED_TOKENS)",
+                f"{self.limit} may (WINNOW_QUEUED_TOKENS)",
                 MARGIN * self.seconds(passing, priority),
             )
 
@@ -338,11 +347,14 @@ class Batcher:
         running = asyncio.get_running_loop().run_in_executor(self._threads, self._forward, items)
         await asyncio.wait([running])
         self._begun.remove(began)
-        seconds = time.monotonic() - began
-        if (error := running.exception()) is not None:
+        seconds, error = time.monotonic() - began, running.exception()
+        padding = len(items) * max(map(len, items)) - tokens
+        numbers = {"texts": len(items), "tokens": tokens, "padding": padding}
+        tracing.forward(self.name, (entry.call.span for entry in batch), seconds, numbers, error)
+        if error is not None:
             return error
         self._speed.note(tokens, seconds / beside, others_wait=others_wait)
-        self._observer.ran(len(items), tokens, len(items) * max(map(len, items)) - tokens, seconds)
+        self._observer.ran(len(items), tokens, padding, seconds)
         return running.result()
 
     def _halve(self, items: int, error: BaseException) -> None:
@@ -364,6 +376,7 @@ class Batcher:
         for number, entry in enumerate(batch):
             shares.setdefault(entry.call, []).append(number)
         if isinstance(outcome, BaseException):
+            self._observer.failed()
             log.error("a forward of the net %s failed", self.name, exc_info=outcome)
         for call, numbers in shares.items():
             if isinstance(outcome, BaseException):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.cache import Cache, MemoryCache, key_of
-from service.net_metrics import Sample
+from service.gauges import Sample
 from service.query_encodings import QueryEncodings
 from service.redis_cache import RedisLink
 from service.settings import Settings
@@ -39,13 +39,13 @@ class Caches:
         """What has become of them."""
         for name, cache in self._caches.items():
             labels, tally = {"cache": name, "net": ""}, cache.tally
-            yield "winnow_cache_hits_total", "What was there when it was wanted.", labels, tally.hits
-            yield "winnow_cache_misses_total", "What was not.", labels, tally.misses
-            yield "winnow_cache_evictions_total", "What made room for others.", labels, tally.evictions
-            yield "winnow_cache_declined_total", "What there was no room for.", labels, tally.declined
-            yield "winnow_cache_errors_total", "Looks and writes that failed.", labels, tally.errors
-            yield "winnow_cache_bytes", "Memory taken by what is kept.", labels, tally.bytes
-            yield "winnow_cache_limit_bytes", "Memory that may be taken.", labels, tally.limit_bytes
+            yield "winnow_cache_hits_total", labels, tally.hits
+            yield "winnow_cache_misses_total", labels, tally.misses
+            yield "winnow_cache_evictions_total", labels, tally.evictions
+            yield "winnow_cache_declined_total", labels, tally.declined
+            yield "winnow_cache_errors_total", labels, tally.errors
+            yield "winnow_cache_bytes", labels, tally.bytes
+            yield "winnow_cache_limit_bytes", labels, tally.limit_bytes
 
     def _cache(self, name: str, budget: int) -> Cache | None:
         if budget:

@@ -19,6 +19,7 @@ from indexer.segment.manifest import REORDERING, CollectionSchema, Component
 from models.roles import Role
 from service import limits
 from service.errors import ComponentError, DamagedError, InvalidError, LimitError, no_cross_encoder
+from service.kept import Kept
 from service.metrics import Metrics
 from service.pipeline import degraded, run
 from service.present import present
@@ -85,7 +86,7 @@ class Engine:
         self.pipelines = named_pipelines(settings.pipelines)
         self.nets = nets
         self.workers = workers
-        self.metrics = metrics
+        self._kept = Kept(metrics, settings.slow_search_ms)
 
     async def search(self, snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
         """Answer one request. Raises a ServiceError, FilterError, or what the snapshot's files cause."""
@@ -103,18 +104,16 @@ class Engine:
             outcome = await run(stages, search)
         finally:
             await search.forget()
-        self.metrics.account(outcome.accounts)
+        wanted = _wanted(snapshot.schema, request.pipeline)
+        self._kept.keep(snapshot.directory.name, wanted, outcome, time.perf_counter() - began)
         if outcome.failure is not None:
             raise outcome.failure
         page = outcome.hits.take(slice(request.offset, request.offset + request.top_k))
         hits = await self.workers.run(present, search, stages, page, request)
-        less = degraded(outcome.accounts)
-        if less:
-            self.metrics.degraded.inc()
         return {
             "hits": hits,
             "stages": outcome.accounts,
-            "degraded": less,
+            "degraded": degraded(outcome.accounts),
             "generation": snapshot.generation,
             "cached": False,
             "took_ms": round((time.perf_counter() - began) * 1000, 3),
@@ -141,9 +140,8 @@ class Engine:
             nets["cross"] = self.cross_encoder
         return list(nets.items())
 
-    def _stages(self, schema: CollectionSchema, wanted: str | Pipeline | None) -> Pipeline:
-        if wanted is None:
-            wanted = _default(schema.components)
+    def _stages(self, schema: CollectionSchema, given: str | Pipeline | None) -> Pipeline:
+        wanted = _wanted(schema, given)
         if not isinstance(wanted, str):
             return wanted
         if wanted not in self.pipelines:
@@ -161,6 +159,10 @@ class Engine:
         wanted = parse(request.filter, self.limits.filter_depth, self.limits.filter_nodes)
         allowed = await search.in_thread(_masks, snapshot.parts, wanted)
         return replace(search, allowed=allowed)
+
+
+def _wanted(schema: CollectionSchema, given: str | Pipeline | None) -> str | Pipeline:
+    return _default(schema.components) if given is None else given
 
 
 def _default(components: Sequence[Component]) -> str | Pipeline:

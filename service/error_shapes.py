@@ -16,6 +16,7 @@ from starlette.types import Scope
 from typing_extensions import TypedDict
 
 from service.errors import FieldError, NetFailedError, ServiceError, as_service_error
+from service.log_lines import fields
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ def error_response(error: ServiceError, path: str, request_id: str) -> Response:
         headers["Retry-After"] = str(max(1, -int(-error.retry_after // 1)))
     wire = WIRES.get(path)
     if wire is None:
-        body: Any = problem(error, request_id)
+        body: Any = {**problem(error, request_id), **error.members}
         return Response(orjson.dumps(body), error.status_code, headers, media_type="application/problem+json")
     status = wire.status(error.status_code, error.code)
     return Response(orjson.dumps(wire.body(error)), status, headers, media_type="application/json")
@@ -177,5 +178,5 @@ async def answer(request: Request, error: Exception) -> Response:
     found = as_service_error(error)
     if found.status_code == 500:
         request_id = request.scope.get("state", {}).get("request_id", "")
-        log.error("request %s failed", request_id, exc_info=error)
+        log.error("a request failed", exc_info=error, extra=fields(request_id=request_id))
     return refusal(found, request.scope)

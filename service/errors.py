@@ -42,6 +42,7 @@ class ServiceError(HTTPException):
     status: ClassVar[int] = 500
     code: str = "internal_error"
     title: ClassVar[str] = "Internal error"
+    members: Mapping[str, Any] = {}  # what a problem says beside what all do
 
     def __init__(
         self,
@@ -231,6 +232,16 @@ class UnavailableError(ServiceError):
     """Something the request needs does not work at present."""
 
     status, code, title = 503, "unavailable", "Unavailable"
+
+
+class UnreadyError(UnavailableError):
+    """The service cannot take requests yet, or no longer; `checks` are those of the probe."""
+
+    code, title = "not_ready", "Not ready"
+
+    def __init__(self, reasons: Sequence[str], checks: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__("; ".join(reasons), retry_after=1.0)
+        self.members = {"reasons": list(reasons), "checks": list(checks)}
 
 
 class StorageFullError(ServiceError):

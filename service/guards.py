@@ -2,8 +2,8 @@
 
 Starlette's `BaseHTTPMiddleware` hides disconnects and buffers, so these wrap `receive` and `send` themselves:
 a body is counted and timed while it streams, whatever its headers claimed, and a client that hangs up is seen
-where the work is. Order, outermost first: `AnswerHeaders` (answer_headers.py), `RequestId`, metrics, `Gate`
-(gate.py), `Admission` (admission.py), `BodyGuard`.
+where the work is. Order, outermost first: `AnswerHeaders` (answer_headers.py), `RequestId`, `Observed`
+(observed.py), `Gate` (gate.py), `Admission` (admission.py), `BodyGuard`.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from service.errors import (
     SlowBodyError,
     TooLargeError,
 )
+from service.log_lines import working_on
 
 T = TypeVar("T")
 
@@ -53,7 +54,8 @@ class RequestId:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
-        return await self.app(scope, receive, send_with_id)
+        with working_on(request_id):
+            return await self.app(scope, receive, send_with_id)
 
 
 class BodyGuard:

@@ -1,17 +1,15 @@
 """What the batchers before nets do, for `service.metrics`."""
 
-from collections.abc import Iterator
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from models.roles import Role
-from service.batcher import Batcher, Dropped, Observer, Priority
+from service.batcher import Dropped, Observer, Priority
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-
-Sample = tuple[str, str, dict[str, str], float]  # name, help, labels, value
+TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536)
 
 
 class NetFamilies:
@@ -29,14 +27,19 @@ class NetFamilies:
         self.batches = Histogram(
             "winnow_net_batch_texts", "Texts of a forward.", net, buckets=SIZES, registry=registry
         )
-        self.tokens = Counter("winnow_net_tokens", "Tokens encoded.", net, registry=registry)
+        self.tokens = Histogram(
+            "winnow_net_batch_tokens", "Tokens of a forward.", net, buckets=TOKENS, registry=registry
+        )
         self.padding = Counter(
             "winnow_net_padding_tokens",
             "Tokens of padding that were encoded beside them.",
             net,
             registry=registry,
         )
-        self.seconds = Counter("winnow_net_seconds", "Time spent in forwards.", net, registry=registry)
+        self.seconds = Histogram(
+            "winnow_net_forward_seconds", "Time of a forward.", net, buckets=SECONDS, registry=registry
+        )
+        self.failed = Counter("winnow_net_failed_forwards", "Forwards that raised.", net, registry=registry)
         self.halvings = Counter(
             "winnow_net_halvings",
             "Forwards that ran out of memory and were run again in halves.",
@@ -63,6 +66,7 @@ class NetMetrics(Observer):
         self._tokens = families.tokens.labels(role, net)
         self._padding = families.padding.labels(role, net)
         self._seconds = families.seconds.labels(role, net)
+        self._failed = families.failed.labels(role, net)
         self._halvings = families.halvings.labels(role, net)
 
     def waited(self, priority: Priority, seconds: float) -> None:
@@ -72,23 +76,18 @@ class NetMetrics(Observer):
     def ran(self, texts: int, tokens: int, padding: int, seconds: float) -> None:
         """One forward."""
         self._batches.observe(texts)
-        self._tokens.inc(tokens)
+        self._tokens.observe(tokens)
         self._padding.inc(padding)
-        self._seconds.inc(seconds)
+        self._seconds.observe(seconds)
 
     def halved(self) -> None:
         """One forward that ran out of memory."""
         self._halvings.inc()
 
+    def failed(self) -> None:
+        """One forward that raised."""
+        self._failed.inc()
+
     def dropped(self, reason: Dropped, texts: int) -> None:
         """Texts that cost no forward."""
         self._dropped[reason].inc(texts)
-
-
-def queue(role: Role, batcher: Batcher) -> Iterator[Sample]:
-    """What stands before a net."""
-    labels = {"role": role, "net": batcher.name}
-    yield "winnow_net_queued_tokens", "Tokens that wait for a net.", labels, batcher.queued_tokens
-    yield "winnow_net_budget_tokens", "Padded tokens of a forward at most.", labels, batcher.budget
-    speed = batcher.tokens_per_second
-    yield "winnow_net_tokens_per_second", "How fast a net works through its queue.", labels, speed

@@ -9,11 +9,16 @@ other inputs.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from service.errors import StageError
+from service.tracing import step
 from service.types import Account, Hits, Notes, Search, Stage
+
+SHOWN: tuple[Literal["status", "in", "out"], ...] = ("status", "in", "out")
+"""What a stage's span says of it."""
 
 NOTHING = Hits(np.empty(0, np.int64), np.empty(0, np.float32), {})
 
@@ -37,13 +42,15 @@ async def run(stages: Sequence[Stage], search: Search) -> Outcome:
         began, before = time.perf_counter(), len(hits)
         own = search.within(stage.budget_ms)
         failure = None
-        try:
-            hits = await stage(own, hits)
-        except StageError as error:
-            failure = error
-        if stage.starts:
-            own.notes.reasons.extend(search.snapshot.missing)
-        accounts.append(_account(stage, own.notes, failure, began, before, len(hits)))
+        with step(stage.stage) as span:
+            try:
+                hits = await stage(own, hits)
+            except StageError as error:
+                failure = error
+            if stage.starts:
+                own.notes.reasons.extend(search.snapshot.missing)
+            accounts.append(_account(stage, own.notes, failure, began, before, len(hits)))
+            span.set_attributes({f"winnow.{name}": accounts[-1][name] for name in SHOWN})
         if failure is not None and stage.starts:
             return Outcome(NOTHING, accounts, failure)
     return Outcome(hits, accounts)

@@ -390,11 +390,25 @@ class SnapshotList(TypedDict):
     damaged: list[DamagedSnapshot]
 
 
+class CheckView(TypedDict):
+    """A check and what came of it: `ok`, `degraded` or `unready`, and why."""
+
+    name: str
+    status: Literal["ok", "degraded", "unready"]
+    detail: str | None
+
+
 class Status(TypedDict):
     """What a probe says."""
 
     status: str
     reasons: list[str]
+
+
+class Readiness(Status):
+    """What the probe of readiness says: every check, and the reasons of those that failed."""
+
+    checks: list[CheckView]
 
 
 class LimitsView(TypedDict):

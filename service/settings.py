@@ -7,7 +7,7 @@ This module stays light: the command line reads it before numba and torch are im
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -27,6 +27,8 @@ from service.model_names import Served, target
 
 RATE = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"
 """So many requests in a time."""
+
+Address = Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")]
 
 
 class Limits(BaseModel):
@@ -132,6 +134,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Time in which new requests are still answered after SIGTERM; and then to end.",
     )
+    slow_search_ms: int = Field(1_000, ge=0, description="Searches that took longer are logged; 0: none.")
+    log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
+    log_level: Literal["debug", "info", "warning", "error"] | None = Field(
+        None, description="The least that is logged; info, or warning where another process speaks too."
+    )
+    worker_metrics: Address | None = Field(None, description="HOST:PORT where the indexer shows metrics.")
     watch_seconds: float = Field(0.025, gt=0, description="How often a new generation is looked for.")
     scrub_bytes_per_second: int = Field(
         8 * 2**20, ge=0, description="How fast served files are compared with their checksums; 0: never."
@@ -187,6 +195,13 @@ class Settings(BaseSettings):
     def _can_be_opened(cls, value: dict[str, str]) -> dict[str, str]:
         for place in value.values():
             check_place(place)
+        return value
+
+    @field_validator("worker_metrics")
+    @classmethod
+    def _a_port(cls, value: str | None) -> str | None:
+        if value is not None and int(value.rpartition(":")[2]) > 65_535:
+            raise ValueError(f"{value!r} names a port above 65535")
         return value
 
     @field_validator("idf_tables")

@@ -18,6 +18,7 @@ from service.endpoints import Endpoints
 from service.engine import Engine
 from service.errors import ServiceError
 from service.keys import Keys
+from service.lookout import Lookout
 from service.metrics import Metrics
 from service.nets import Nets
 from service.rates import Rates
@@ -45,6 +46,7 @@ class State:
     caches: Caches
     endpoints: Endpoints
     metrics: Metrics
+    lookout: Lookout
     warmup: Warmup
     redis: RedisWatch | None
     scrub: Scrub

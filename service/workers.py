@@ -7,8 +7,10 @@ caller has gone before it began never runs.
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar, TypeVarTuple
 
 Arguments = TypeVarTuple("Arguments")
@@ -21,14 +23,27 @@ def cores() -> int:
 
 
 class Workers:
-    """A pool of `threads` threads, by default one per core."""
+    """A pool of `threads` threads, by default one per core; `waited` hears from them how long work stood in
+    line, in seconds.
+    """
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, waited: Callable[[float], None] | None = None) -> None:
+        self._waited = waited
         self._pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="worker")
 
     async def run(self, work: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        """`work(*arguments)` in a thread; raises what it raises. Cancelling takes it off the queue."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        """`work(*arguments)` in a thread; raises what it raises. Cancelling takes it off the queue.
+
+        The thread has the caller's context variables, so what it logs is known to be the request's.
+        """
+        context, since = copy_context(), time.perf_counter()
+
+        def begin() -> Result:
+            if self._waited is not None:
+                self._waited(time.perf_counter() - since)
+            return context.run(work, *arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, begin)
 
     def close(self) -> None:
         """Drop what has not begun and wait for what has."""

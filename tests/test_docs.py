@@ -35,10 +35,12 @@ from service.errors import (
     TooLongError,
     UnknownTokenError,
 )
+from service.health import CHECKS, Check
 from service.model_names import SERVED
 from service.settings import Limits, Settings
 from service.stages import AnyStage, Bm25, Dense, FastForward, Fuse, Group, InContext, Late, Sparse
 from service.types import Hits, Search, Stage
+from tests.exposition import exposed
 
 ROOT = Path(__file__).parent.parent
 PROSE = [
@@ -111,6 +113,30 @@ def test_every_route_is_documented_and_every_documented_route_exists(tmp_path: P
     served = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
     documented = set(re.findall(r"`((?:GET|PUT|POST|DELETE) /[^`?]*)`", read("docs/http.md")))
     assert documented == served
+
+
+def metrics_in_the_docs() -> dict[str, set[str]]:
+    """The names in the tables of docs/metrics.md, with their labels."""
+    rows = re.findall(r"^\| (`\w.*?) \| \w+ \|(.*?)\|", read("docs/metrics.md"), re.MULTILINE)
+    return {
+        name: set(re.findall(r"`(\w+)`", labels))
+        for names, labels in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+
+
+def test_every_metric_is_documented_and_every_documented_metric_exists():
+    kinds = dict(exposed())
+    assert set(metrics_in_the_docs()) == set(kinds)
+    rows = re.findall(r"^\| (`\w.*?) \| (\w+) \|", read("docs/metrics.md"), re.MULTILINE)
+    said = {name: kind for names, kind in rows for name in re.findall(r"`(\w+)`", names)}
+    assert said == kinds
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_every_check_is_documented(check: Check):
+    state = "unready" if check.holds_up else "degraded"
+    assert re.search(rf"^\| `{check.name}` \| {state} \|", read("docs/http.md"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("served", SERVED)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,9 +106,11 @@ def read_schema(raw: str, language: str | None) -> dict[str, Any]:
     return schema if language is None else {**schema, "language": language}
 
 
-def log_to_stderr(level: int = logging.INFO) -> None:
-    """Show what the service and the indexer have to say."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+def log_to_stderr(settings: "Settings", otherwise: str = "info") -> None:
+    """Show what the service and the indexer have to say: of the level that is set, or of this one."""
+    from service.log_lines import to_stderr
+
+    to_stderr(settings.log_format, settings.log_level or otherwise)
 
 
 def stderr() -> Console:

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from service.commands.client import Client
-from service.commands.common import CommandError, print_error, progress_bar, settings_from, stderr
+from service.commands.common import (
+    CommandError,
+    log_to_stderr,
+    print_error,
+    progress_bar,
+    settings_from,
+    stderr,
+)
 from service.commands.serve import Directory, Host, Port, make_server, run_until_stopped
 from service.commands.watch import Watch
 
@@ -33,6 +40,7 @@ PATIENCE_SECONDS = 5.0  # for the feeding thread, after the service has stopped
 def quickstart(host: Host = None, port: Port = None, data_dir: Directory = None) -> None:
     """Serve and, the first time, index the documentation of the installed Python packages."""
     settings = settings_from(host=host, port=port, data_dir=data_dir)
+    log_to_stderr(settings, otherwise="warning")  # a progress bar has the terminal
     console = stderr()
     console.print("Starting Winnow …")
     server, listening = make_server(settings)

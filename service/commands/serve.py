@@ -44,7 +44,7 @@ def serve(
     settings = settings_from(
         host=host, port=port, data_dir=data_dir, api_key=api_key, worker="external" if no_worker else None
     )
-    log_to_stderr()
+    log_to_stderr(settings)
     run_server(settings)
 
 
@@ -66,7 +66,8 @@ def make_server(settings: "Settings") -> "tuple[uvicorn.Server, socket.socket]":
         app = create_app(settings, warmed=freeze)
     except KeyFileError as error:
         raise CommandError(f"{error}; mend it, or make it anew by `winnow keys add`") from error
-    return make(app, log_level="warning"), listening
+    # Without a configuration of its own uvicorn's loggers speak through ours, and ours has an access line.
+    return make(app, log_config=None, log_level="warning"), listening
 
 
 def freeze() -> None:

@@ -1,6 +1,5 @@
 """`winnow worker`: the indexer, as a process of its own."""
 
-import logging
 from typing import Annotated
 
 import typer
@@ -19,13 +18,15 @@ def worker(
     With WINNOW_REDIS_URL several workers share the collections of one data directory.
     """
     settings = settings_from(data_dir=data_dir, host="127.0.0.1")  # it listens nowhere, so it needs no key
-    log_to_stderr(logging.WARNING if embedded else logging.INFO)
+    log_to_stderr(settings, otherwise="warning" if embedded else "info")
 
     from indexer.lock import Locked
     from indexer.queue.logs import Logs
     from indexer.worker import run_worker
+    from service.commands.worker_metrics import shown_at
 
+    observer = shown_at(settings.worker_metrics) if settings.worker_metrics else None
     try:
-        run_worker(settings.data_dir, logs=Logs(settings.redis()), parent_pipe=embedded)
+        run_worker(settings.data_dir, logs=Logs(settings.redis()), parent_pipe=embedded, observer=observer)
     except Locked as error:
         raise CommandError(str(error)) from error

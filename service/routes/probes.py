@@ -7,9 +7,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
 from indexer.segment.analyzer import LANGUAGES
-from service.errors import UnavailableError
-from service.schema import About, LimitsView, Status
-from service.state import Here, State, json_response, problems
+from service.errors import UnreadyError
+from service.health import checked
+from service.schema import About, LimitsView, Readiness, Status
+from service.state import Here, json_response, problems
 from service.strict_json import StrictRoute
 
 router = APIRouter(tags=["service"], route_class=StrictRoute)
@@ -36,21 +37,20 @@ async def livez() -> Response:
     return json_response({"status": "alive", "reasons": []})
 
 
-@router.get("/readyz", response_model=Status, responses=problems(UnavailableError), summary="Ready?")
-@router.get("/health", response_model=Status, responses=problems(UnavailableError), summary="Healthy?")
+@router.get("/readyz", response_model=Readiness, responses=problems(UnreadyError), summary="Ready?")
+@router.get("/health", response_model=Readiness, responses=problems(UnreadyError), summary="Healthy?")
 async def readyz(here: Here) -> Response:
     """Ready means: searches are answered without compiling or loading anything first.
 
-    `degraded` is ready with something amiss, said in `reasons`: weights that are missing, a generation that
-    cannot be opened, a damaged segment that is left out, a full disk, caches or a log that do not answer, an
+    `degraded` is ready with something amiss, said in `reasons` and by check: weights that are missing, a
+    generation that cannot be opened, a damaged segment that is left out, a log that does not answer, an
     indexer that does not run. A service that is about to stop is not ready any more.
     """
-    if here.draining.is_set():
-        raise UnavailableError("draining: this service is about to stop; ask another, or try again later")
-    if here.warmup.pending:
-        raise UnavailableError(f"starting: {'; '.join(here.warmup.pending)}", retry_after=1.0)
-    reasons = _reasons(here)
-    return json_response({"status": "degraded" if reasons else "ready", "reasons": reasons})
+    checks, reasons = checked(here)
+    if any(check["status"] == "unready" for check in checks):
+        raise UnreadyError(reasons, checks)
+    status = "degraded" if reasons else "ready"
+    return json_response({"status": status, "reasons": reasons, "checks": checks})
 
 
 @router.get("/metrics", response_class=PlainTextResponse, summary="Metrics")
@@ -79,19 +79,3 @@ async def limits(here: Here) -> Response:
             },
         }
     )
-
-
-def _reasons(here: State) -> list[str]:
-    here.keys.refresh()
-    reasons = [f"keys: {here.keys.error}"] if here.keys.error else []
-    reasons += [f"rates: {here.rates.lost}"] if here.rates.lost else []
-    reasons += [f"collection {name}: {error}" for name, error in here.catalog.errors.items()]
-    reasons += here.catalog.concerns()
-    reasons += [f"encoder {name}: {error}" for name, error in here.nets.errors.items()]
-    if here.redis is not None and here.redis.problem is not None:
-        reasons.append(here.redis.problem)
-    if here.caches.problem is not None:
-        reasons.append(here.caches.problem)
-    if here.indexer is not None and not here.indexer.running:
-        reasons.append("the indexer is not running; it is being started again")
-    return reasons

@@ -122,4 +122,5 @@ async def test_deep_runs_over_http_with_a_model_that_the_settings_name(tmp_path:
             shares = [each["share"] for each in hit["explanation"]["in_context_cached"]]
             assert shares == sorted(shares, reverse=True)
             assert 0 < sum(shares) <= 1 + 1e-6
-        assert f'winnow_kv_cache_documents{{net="{name}"}}' in (await service.client.get("/metrics")).text
+        kept = f'winnow_cache_entries{{cache="in_context",net="{name}"}}'
+        assert kept in (await service.client.get("/metrics")).text

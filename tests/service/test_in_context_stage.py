@@ -156,7 +156,10 @@ async def test_a_cache_without_room_keeps_nothing_and_changes_no_score(tmp_path:
             begin = len(net.forwards)
             assert await scores(service, "moon sea", "cached") == SHARES
             assert read_by(net, begin) >= 15
-        assert 'winnow_kv_cache_documents{net="word-overlap-in-context"} 0.0' in await metrics(service)
+        assert f"winnow_cache_entries{KEPT} 0.0" in await metrics(service)
+
+
+KEPT = '{cache="in_context",net="word-overlap-in-context"}'
 
 
 async def metrics(service: Service) -> str:
@@ -166,12 +169,12 @@ async def metrics(service: Service) -> str:
 async def test_metrics_say_what_was_read_before(service: Service):
     await service.make(**KEYS)
     await service.put(SEA)
-    assert "winnow_kv_cache" not in await metrics(service)
+    assert KEPT not in await metrics(service)
     await scores(service, "moon", "cached")
     await scores(service, "moon sea", "cached")
     text = await metrics(service)
-    for name, value in {"hits": 2, "misses": 3, "evictions": 0, "documents": 3}.items():
-        assert f'winnow_kv_cache_{name}{{net="word-overlap-in-context"}} {value}.0' in text
+    for name, value in {"hits_total": 2, "misses_total": 3, "evictions_total": 0, "entries": 3}.items():
+        assert f"winnow_cache_{name}{KEPT} {value}.0" in text
 
 
 @pytest.mark.parametrize(

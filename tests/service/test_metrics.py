@@ -3,7 +3,8 @@ import pytest
 
 from service.batcher import Batcher
 from service.metrics import Metrics
-from service.net_metrics import NetMetrics, queue
+from service.net_metrics import NetMetrics
+from service.readings import queue
 from service.workers import Workers
 from tests.nets import CountingNet
 
@@ -31,12 +32,15 @@ async def test_what_a_batcher_does_can_be_read(monkeypatch: pytest.MonkeyPatch) 
     for line in (
         'winnow_net_wait_seconds_count{net="counting",priority="interactive",role="dense"} 2.0',
         f"winnow_net_batch_texts_count{{{labels}}} 3.0",
-        f"winnow_net_tokens_total{{{labels}}} {5 + 3 + 3 + 3}.0",
+        f"winnow_net_batch_tokens_sum{{{labels}}} {5 + 3 + 3 + 3}.0",
+        f"winnow_net_forward_seconds_count{{{labels}}} 3.0",
+        f"winnow_net_failed_forwards_total{{{labels}}} 0.0",
         f"winnow_net_padding_tokens_total{{{labels}}} 2.0",
         f"winnow_net_halvings_total{{{labels}}} 1.0",
         'winnow_net_dropped_texts_total{net="counting",reason="full",role="dense"} 0.0',
         f"winnow_net_budget_tokens{{{labels}}} 10.0",
-        f"winnow_net_queued_tokens{{{labels}}} 0.0",
+        'winnow_net_queued_tokens{net="counting",priority="bulk",role="dense"} 0.0',
+        f"winnow_net_queue_limit_tokens{{{labels}}} 20.0",
         f"winnow_net_tokens_per_second{{{labels}}} ",
     ):
         assert line in text, line

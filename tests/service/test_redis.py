@@ -37,7 +37,7 @@ async def test_without_redis_searches_go_on_and_writes_are_refused(service: Serv
     assert (shown["documents"], shown["queued"]) == (1, None)
     reasons = await until_ready(service, "degraded")
     assert any(reason.startswith(f"Redis at {redis.url}: ") for reason in reasons)
-    assert "winnow_redis_healthy 0.0" in (await service.client.get("/metrics")).text
+    assert 'winnow_check_ok{check="redis"} 0.0' in (await service.client.get("/metrics")).text
 
 
 async def test_a_lost_redis_that_comes_back_is_used_again(service: Service, redis: RedisServer):

@@ -38,8 +38,9 @@ async def test_it_is_alive_at_once_and_ready_when_warm(tmp_path: Path):
         assert "loading encoders" in problem["detail"]
         loaded.set_result(word_overlap)
         await ready(service)
-        assert await service.ask("GET", "/readyz") == {"status": "ready", "reasons": []}
-        assert await service.ask("GET", "/health") == {"status": "ready", "reasons": []}
+        for path in ("/readyz", "/health"):
+            answer = await service.ask("GET", path)
+            assert (answer["status"], answer["reasons"]) == ("ready", [])
 
 
 async def test_without_weights_it_is_ready_and_says_what_is_missing(tmp_path: Path):
@@ -109,14 +110,23 @@ async def test_metrics_count_requests_stages_and_forwards(service: Service):
     await service.put([{"id": "a", "text": "moon"}])
     await service.search("moon", pipeline="hybrid")
     await service.client.get("/no/such/route")
+    await service.state.lookout.look()
     text = (await service.client.get("/metrics")).text
     for line in (
         'winnow_requests_total{method="POST",route="/v1/collections/{name}/search",status="200"} 1.0',
         'winnow_requests_total{method="GET",route="none",status="404"} 1.0',
+        'winnow_pipeline_seconds_count{outcome="complete",pipeline="hybrid"} 1.0',
         'winnow_stage_seconds_count{stage="dense",status="ran"} 1.0',
+        'winnow_stage_in_hits_total{stage="group"} 1.0',
+        'winnow_stage_out_hits_total{stage="dense"} 1.0',
         'winnow_stage_seconds_count{stage="group",status="ran"} 1.0',
         'winnow_generation{collection="c"} 1.0',
+        'winnow_generation_up{collection="c"} 1.0',
         'winnow_documents{collection="c"} 1.0',
+        'winnow_check_ok{check="indexer"} 1.0',
+        "winnow_worker_wait_seconds_count ",
+        "process_resident_memory_bytes ",
+        'winnow_build_info{python="3.',
         'winnow_queued_operations{collection="c"} 0.0',
         "winnow_net_queued_tokens{",
         "winnow_net_batch_texts_count{",
