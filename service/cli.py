@@ -11,6 +11,7 @@ from service.commands.evaluate import evaluate
 from service.commands.heads import heads
 from service.commands.index import index
 from service.commands.inspect import inspect
+from service.commands.openapi import openapi
 from service.commands.quickstart import quickstart
 from service.commands.search import search
 from service.commands.serve import serve
@@ -38,7 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, worker, index, search, evaluate, heads, inspect, quickstart):
+for command in (serve, worker, index, search, evaluate, heads, inspect, openapi, quickstart):
     app.command()(command)
 app.add_typer(train)
 

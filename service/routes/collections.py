@@ -32,7 +32,7 @@ async def list_collections(here: Here) -> Response:
     },
     summary="Make a collection",
 )
-async def put_collection(name: Name, here: Here, body: CollectionRequest | None = None) -> Response:
+async def create_collection(name: Name, here: Here, body: CollectionRequest | None = None) -> Response:
     """Make an empty collection. Repeating the request changes nothing; another schema is a conflict."""
     schema = _schema(body or CollectionRequest(), here.settings)
     fingerprints = await asyncio.to_thread(here.nets.tables.fingerprints, schema)
