@@ -91,9 +91,7 @@ class Document(BaseModel):
         strict=True,
         validate_by_name=True,
         json_schema_extra={
-            "examples": [
-                {"id": "tides", "text": "The moon pulls the sea.", "title": "Tides", "metadata": {"year": 2021}}
-            ]
+            "examples": [{"id": "tides", "text": "The moon pulls the sea.", "metadata": {"year": 2021}}]
         },
     )
 

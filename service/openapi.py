@@ -65,8 +65,9 @@ FILTER = {
 
 
 def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    """The OpenAPI document of an application with these limits and names, and with these defaults: clients
-    that are generated from it send them.
+    """The OpenAPI document of an application with these limits and names.
+
+    Defaults that are settings are not in it: a generated client would send them, to other services too.
     """
     openapi = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
@@ -79,7 +80,8 @@ def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     for field, known in {**settings.names(), "language": list(LANGUAGES)}.items():
         _of_strings(of_collection[field])["enum"] = known
     for field, default in settings.default_encoders().items():
-        of_collection[field]["default"] = default
+        del of_collection[field]["default"]
+        of_collection[field]["description"] = f"By default the service's, {default} here."
     for node in _objects(openapi):
         _bound(node, settings.limits)
         _refer(node)

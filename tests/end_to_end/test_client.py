@@ -8,28 +8,27 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 
-from tests.nets import tiny_encoder
-from tests.serving import serving
+from service.stages import AnyStage, Fuse
+from service.types import Stage
+from tests.serving import indexing, serving
 
 ROOT = Path(__file__).parents[2]
 KEY = "choose-one"
+STAGES: tuple[type[Stage], ...] = get_args(get_args(AnyStage)[0])
 USE, STREAM = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "clients.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service with a real indexer and a real, random, encoder."""
-    folder = tmp_path_factory.mktemp("client")
-    encoder = str(tiny_encoder(folder / "net"))
-    with serving(
-        folder / "data", load=None, worker="embedded", encoder=encoder, sparse_encoder=encoder, api_key=KEY
-    ) as (url, _):
+    data = tmp_path_factory.mktemp("client")
+    with serving(data, api_key=KEY) as (url, _), indexing(data):
         yield url
 
 
@@ -37,7 +36,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def generated(url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a client of that service, and what its generator had to say."""
     folder = tmp_path_factory.mktemp("generated")
-    openapi = httpx.get(f"{url}/openapi.json", headers={"Authorization": f"Bearer {KEY}"}).raise_for_status()
+    key = {"Authorization": f"Bearer {KEY}"}
+    openapi = httpx.get(f"{url}/openapi.json", headers=key, timeout=60).raise_for_status()
     (folder / "openapi.json").write_bytes(openapi.content)
     config = ROOT / "docs" / "client.yml"
     options = ["--path", "openapi.json", "--config", str(config), "--meta", "uv", "--output-path", "client"]
@@ -47,12 +47,19 @@ def generated(url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 @pytest.fixture
-def names(url: str, generated: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the code of the documentation has made, once it has run."""
+def client(generated: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the client, which can be imported."""
     monkeypatch.syspath_prepend(generated[0])
+    return generated[0]
+
+
+@pytest.fixture
+def names(url: str, client: Path) -> Iterator[dict[str, Any]]:
+    """What the code of the documentation has made, once it has run."""
     names: dict[str, Any] = {}
     exec(USE.replace("http://127.0.0.1:8080", url), names)
-    return names
+    yield names
+    names["client"].get_httpx_client().close()
 
 
 def run(folder: Path, module: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -68,14 +75,13 @@ def test_only_ndjson_is_left_out_of_the_client(generated: tuple[Path, str]):
     assert "Unsupported content type application/x-ndjson" in said
 
 
-def test_the_client_and_the_code_that_uses_it_are_typed(generated: tuple[Path, str]):
-    client, _ = generated
+def test_the_client_and_the_code_that_uses_it_are_typed(client: Path):
     (client / "use.py").write_text(USE)
     run(client, "mypy", "--strict", "--cache-dir", str(client / ".mypy_cache"), "use.py", "winnow_client")
 
 
-def test_the_client_does_what_the_documentation_says(names: dict[str, Any], capsys: pytest.CaptureFixture[str]):
-    assert [hit.id for hit in names["found"].hits] == ["tides", "rain"], "by rrf: the only one with the words"
+def test_the_client_does_what_the_documentation_says(names: dict[str, Any]):
+    assert [hit.id for hit in names["found"].hits] == ["tides", "rain"], "the other shares no word"
     first, second = names["found"].hits
     assert 0 < second.score < first.score
     assert first.scores["bm25"] > 0
@@ -84,15 +90,22 @@ def test_the_client_does_what_the_documentation_says(names: dict[str, Any], caps
     assert [stage.stage for stage in names["found"].stages] == ["fuse", "group"]
     assert (names["missing"].status, names["missing"].code) == (404, "not_found")
     assert sum(number**2 for number in names["vectors"].data[0].embedding) == pytest.approx(1, abs=1e-3)
-    assert httpx.get(names["client"]._base_url + "/v1/collections", headers={"Authorization": f"Bearer {KEY}"}).json() == {"collections": []}
+    assert names["client"].get_httpx_client().get("/v1/collections").json() == {"collections": []}
 
 
 def test_documents_can_be_streamed(names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "nature.ndjson").write_text('{"id": "sun", "text": "The sun."}\n{"id": "sea", "text": "Sea."}\n')
+    (tmp_path / "nature.ndjson").write_text(
+        '{"id": "sun", "text": "The sun."}\n{"id": "sea", "text": "Sea."}\n'
+    )
     monkeypatch.chdir(tmp_path)
     made = names["create_collection"].sync_detailed("nature", client=names["client"])
-    assert made.status_code == 201
+    assert made.status_code == 201, "a body may be left out"
     exec(STREAM, names)
-    job, = names["client"].get_httpx_client().get("/v1/jobs").json()["jobs"]
-    assert job["total"] == 2
-    names["delete_collection"].sync("nature", client=names["client"])
+    assert names["streamed"].json()["accepted"] == 2
+
+
+def test_what_the_client_says_of_a_stage_by_itself_is_taken(client: Path):
+    """A generated client spells out the defaults that it knows."""
+    models = import_module("winnow_client.models")
+    for stage in set(STAGES) - {Fuse}:  # this one is given its inputs above
+        assert stage.model_validate(getattr(models, stage.__name__)().to_dict()) == stage()
