@@ -17,6 +17,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.config import JsonDict
 from typing_extensions import TypedDict
 
 from indexer.document import Document, DocumentId
@@ -58,8 +59,8 @@ Pipelines = Annotated[
 Query = Annotated[str, Field(min_length=1), Limit("query_bytes")]
 
 
-_QUESTION = {"query": "how do tides form", "top_k": 3}
-_SPELLED_OUT = {
+_QUESTION: JsonDict = {"query": "how do tides form", "top_k": 3}
+_SPELLED_OUT: JsonDict = {
     "query": "how do tides form",
     "pipeline": [
         {
