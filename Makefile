@@ -1,7 +1,7 @@
 # Everything here works on a fresh machine with Python 3.11 or newer, gcc and make.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup redis-server run test test-all lint lint-containers lock audit bench
+.PHONY: help setup redis-server run client test test-all lint lint-containers lock audit bench
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -40,6 +40,13 @@ redis-server:
 
 run: setup  ## serve on 127.0.0.1:8080 and, the first time, index the Python documentation
 	$(VENV)/bin/winnow quickstart
+
+# The generator finds ruff, which tidies what it wrote, on PATH.
+client: setup  ## a Python client in build/client, from the OpenAPI document
+	@mkdir -p build
+	$(VENV)/bin/winnow openapi > build/openapi.json
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" openapi-python-client generate --path build/openapi.json \
+	  --config docs/client.yml --meta uv --output-path build/client --overwrite
 
 test: setup redis-server  ## the default tests (no network, under 8 minutes on 2 cores)
 	$(PYTHON) -m pytest

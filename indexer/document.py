@@ -85,7 +85,15 @@ Metadata = Annotated[dict[str, JsonValue], BeforeValidator(_check_metadata)]
 class Document(BaseModel):
     """One document as accepted. `_id`, as BEIR's files have it, is read as `id`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        validate_by_name=True,
+        json_schema_extra={
+            "examples": [{"id": "tides", "text": "The moon pulls the sea.", "metadata": {"year": 2021}}]
+        },
+    )
 
     id: DocumentId = Field(validation_alias=AliasChoices("id", "_id"))
     text: Text

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -89,8 +90,7 @@ class Winnow(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Make the document once."""
         if not self.openapi_schema:
-            settings: Settings = self.state.winnow.settings
-            self.openapi_schema = openapi.document(self, settings.limits, settings.names())
+            self.openapi_schema = openapi.document(self, self.state.winnow.settings)
         return self.openapi_schema
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -113,6 +113,7 @@ def create_app(
         description=DESCRIPTION,
         lifespan=_running,
         telemetry=TELEMETRY,
+        generate_unique_id_function=_operation_id,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -124,6 +125,11 @@ def create_app(
         app.add_exception_handler(error, answer)
     app.add_exception_handler(405, _method_not_allowed)
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """The name of the function that answers: generated clients name theirs after it."""
+    return route.name
 
 
 async def _method_not_allowed(request: Request, error: Exception) -> Response:

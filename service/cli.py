@@ -12,6 +12,7 @@ from service.commands.heads import heads
 from service.commands.index import index
 from service.commands.inspect import inspect
 from service.commands.keys import app as keys
+from service.commands.openapi import openapi
 from service.commands.quickstart import quickstart
 from service.commands.search import search
 from service.commands.serve import serve
@@ -51,6 +52,7 @@ for command in (
     backup,
     restore,
     snapshots,
+    openapi,
     quickstart,
 ):
     app.command()(command)

@@ -5,7 +5,7 @@ Marks left by `Limit` become bounds, errors become `application/problem+json`, a
 believes it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
@@ -30,7 +30,7 @@ from service.errors import (
 from service.gate import gated
 from service.limits import KEY, SCHEMA
 from service.scopes import OPEN
-from service.settings import Limits
+from service.settings import Limits, Settings
 
 PROBLEM_JSON = "application/problem+json"
 REFERENCE = "#/components/schemas/{model}"
@@ -44,10 +44,13 @@ BOUNDS = {
 BODY_ERRORS: list[type[ServiceError]] = [MalformedError, SlowBodyError, TooLargeError, MediaTypeError]
 
 _SCALAR = {"type": ["string", "number", "boolean"]}
+_SCALARS = {"type": "array", "items": _SCALAR}
 _FILTERS = {"type": "array", "items": {"$ref": "#/components/schemas/Filter"}}
 _BOUND = {"type": ["string", "number"]}
-_COMPARISON = {
+COMPARISON = {
+    "title": "Comparison",
     "type": "object",
+    "description": "What a value must be; all that is given must hold.",
     "properties": {**dict.fromkeys(("gt", "gte", "lt", "lte"), _BOUND), "exists": {"type": "boolean"}},
     "additionalProperties": False,
     "minProperties": 1,
@@ -58,13 +61,17 @@ FILTER = {
     "description": "Conditions on metadata, all of which must hold. A path has a value, one of a list of "
     "values, or an object of comparisons; `$and`, `$or` and `$not` combine. `_id` is the document's own id.",
     "properties": {"$and": _FILTERS, "$or": _FILTERS, "$not": {"$ref": "#/components/schemas/Filter"}},
-    "patternProperties": {"^[^$]": {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR}, _COMPARISON]}},
-    "additionalProperties": False,
+    "propertyNames": {"pattern": r"^([^$]|\$(and|or|not)$)"},
+    "additionalProperties": {"anyOf": [_SCALAR, _SCALARS, {"$ref": "#/components/schemas/Comparison"}]},
+    "examples": [{"lang": ["en", "fr"], "year": {"gte": 2020}}],
 }
 
 
-def document(app: FastAPI, limits: Limits, names: Mapping[str, list[str]]) -> dict[str, Any]:
-    """The OpenAPI document of an application with these limits, whose collections may name these things."""
+def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """The OpenAPI document of an application with these limits and names.
+
+    Defaults that are settings are not in it: a generated client would send them, to other services too.
+    """
     openapi = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
@@ -73,10 +80,13 @@ def document(app: FastAPI, limits: Limits, names: Mapping[str, list[str]]) -> di
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     of_collection = schemas["CollectionRequest"]["properties"]
-    for field, known in {**names, "language": list(LANGUAGES)}.items():
+    for field, known in {**settings.names(), "language": list(LANGUAGES)}.items():
         _of_strings(of_collection[field])["enum"] = known
+    for field, default in settings.default_encoders().items():
+        del of_collection[field]["default"]
+        of_collection[field]["description"] = f"By default the service's, {default} here."
     for node in _objects(openapi):
-        _bound(node, limits)
+        _bound(node, settings.limits)
         _refer(node)
     for path, operations in openapi["paths"].items():
         for operation in operations.values():
@@ -91,7 +101,7 @@ def _of_strings(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_hand() -> dict[str, Any]:
-    found: dict[str, Any] = {"Filter": FILTER}
+    found: dict[str, Any] = {"Filter": FILTER, "Comparison": COMPARISON}
     for model in {Document, Problem, *(wire.shape for wire in WIRES.values())}:
         schema: dict[str, Any] = TypeAdapter(model).json_schema(ref_template=REFERENCE)
         found |= schema.pop("$defs", {}) | {model.__name__: schema}

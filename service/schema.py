@@ -17,6 +17,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.config import JsonDict
 from typing_extensions import TypedDict
 
 from indexer.collection import NAME
@@ -59,8 +60,25 @@ Pipelines = Annotated[
 Query = Annotated[str, Field(min_length=1), Limit("query_bytes")]
 
 
+_QUESTION: JsonDict = {"query": "how do tides form", "top_k": 3}
+_SPELLED_OUT: JsonDict = {
+    "query": "how do tides form",
+    "pipeline": [
+        {
+            "stage": "fuse",
+            "method": "rrf",
+            "inputs": [[{"stage": "bm25", "k": 100}], [{"stage": "dense", "k": 100}]],
+        },
+        {"stage": "group"},
+    ],
+    "filter": {"year": {"gte": 2020}},
+}
+
+
 class SearchRequest(Request):
     """A question and how to answer it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_QUESTION, _SPELLED_OUT]})
 
     query: Query = Field(description="The question, in plain words.")
     top_k: Annotated[int, Limit("top_k")] = Field(10, ge=1, description="Hits on this page.")
@@ -103,6 +121,18 @@ Grade = Annotated[int, Field(ge=-1000, le=1000), BeforeValidator(whole_number)]
 class EvaluateRequest(Request):
     """Judged queries of your own, and the pipelines to measure on them."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "queries": {"q1": "how do tides form"},
+                    "qrels": {"q1": {"tides": 1}},
+                    "pipelines": {"words": "bm25", "both": "hybrid"},
+                }
+            ]
+        }
+    )
+
     queries: Annotated[dict[str, Query], Limit("queries")] = Field(min_length=1, description="Text by id.")
     qrels: dict[str, dict[str, Grade]] = Field(
         min_length=1, description="Grades by query id and document id. Only judged queries are asked."
@@ -140,7 +170,10 @@ DeleteRequest = Annotated[
 class CollectionRequest(CollectionSchema):
     """How to index a collection; everything has a default."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={"examples": [{}, {"language": "de", "components": ["bm25", "dense"]}]},
+    )
 
     _whole_numbers = model_validator(mode="before")(whole_numbers)
 

@@ -63,8 +63,8 @@ class Settings(BaseSettings):
         env_prefix="WINNOW_", env_nested_delimiter="__", frozen=True, extra="forbid"
     )
 
-    host: str = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
     data_dir: Path = Field(Path("data"), description="Where collections and caches live.")
     redis_url: SecretStr | None = Field(
         None,

@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 
+from indexer.worker import Worker
 from models.roles import Load
 from service import server as winnow_server
 from service.app import create_app
@@ -35,6 +36,27 @@ def serving(
         yield f"http://127.0.0.1:{_port(server)}", app.state.winnow
     finally:
         server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def indexing(directory: Path, load: Load = word_overlap) -> Iterator[None]:
+    """Index what is written to a service on `directory`, in a thread, as long as the context lasts."""
+    stop = threading.Event()
+
+    def work() -> None:
+        worker = Worker(directory, load)
+        while not stop.is_set():
+            if not worker.turn():
+                stop.wait(0.02)
+        worker.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
         thread.join()
 
 

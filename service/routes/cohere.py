@@ -67,7 +67,7 @@ class CohereResponse(TypedDict):
     responses=ERRORS,
     summary="Rerank texts (Cohere)",
 )
-async def rerank(body: CohereRequest, request: Request, here: Here) -> Response:
+async def rerank_cohere(body: CohereRequest, request: Request, here: Here) -> Response:
     """Order texts by how well they answer a question. Texts are cut where the model's reach ends."""
     limits.check(body, here.settings.limits)
     work = here.endpoints.score(body.model, body.query, body.documents, most=body.max_tokens_per_doc)

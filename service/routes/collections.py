@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body
 from starlette.responses import Response
 
 from indexer.collection import CollectionExists, CollectionMissing, CollectionSchema
@@ -16,6 +16,8 @@ from service.state import Here, Name, json_response, problems
 from service.strict_json import StrictRoute
 
 router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=StrictRoute)
+
+Schema = Annotated[CollectionRequest, Body(default_factory=CollectionRequest)]
 
 
 @router.get("", response_model=CollectionList, summary="List collections")
@@ -34,9 +36,9 @@ async def list_collections(here: Here) -> Response:
     },
     summary="Make a collection",
 )
-async def put_collection(name: Name, here: Here, body: CollectionRequest | None = None) -> Response:
+async def create_collection(name: Name, here: Here, body: Schema) -> Response:
     """Make an empty collection. Repeating the request changes nothing; another schema is a conflict."""
-    schema = _schema(body or CollectionRequest(), here.settings)
+    schema = _schema(body, here.settings)
     fingerprints = await asyncio.to_thread(here.nets.tables.fingerprints, schema)
     try:
         collection, status = await here.catalog.create(name, schema, fingerprints), 201

@@ -77,7 +77,7 @@ class JinaResponse(TypedDict):
     responses=ERRORS,
     summary="Rerank texts (Jina)",
 )
-async def rerank(body: JinaRequest, request: Request, here: Here) -> Response:
+async def rerank_jina(body: JinaRequest, request: Request, here: Here) -> Response:
     """Order texts by how well they answer a question. Texts are cut where the model's reach ends."""
     limits.check(body, here.settings.limits)
     texts = [each if isinstance(each, str) else each.text for each in body.documents]

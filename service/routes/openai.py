@@ -4,7 +4,7 @@ import base64
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -23,6 +23,8 @@ router = APIRouter(tags=["models"], route_class=StrictRoute)
 
 class EmbeddingsRequest(VendorRequest):
     """Texts to encode."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"input": ["what pulls the tide"]}]})
 
     input: TextsOrIds = Field(description="A text, several, or token ids of the model's own vocabulary.")
     model: str | None = None
@@ -43,7 +45,7 @@ class EmbeddingsRequest(VendorRequest):
         return REFUSED if most is None else CUT if most == -1 else Fit("right", most)
 
 
-class Embedding(TypedDict):
+class TextEmbedding(TypedDict):
     """One text's vector."""
 
     object: Literal["embedding"]
@@ -62,7 +64,7 @@ class EmbeddingsResponse(TypedDict):
     """A vector for each text, in order."""
 
     object: Literal["list"]
-    data: list[Embedding]
+    data: list[TextEmbedding]
     model: str
     usage: Usage
 
@@ -84,7 +86,7 @@ class ModelList(TypedDict):
 
 
 @router.get("/v1/models", response_model=ModelList, summary="List models (OpenAI)")
-async def models(here: Here) -> Response:
+async def list_models(here: Here) -> Response:
     """What `model` may be in requests to embed, rerank and score. `created` is 0: nobody wrote it down."""
     found = [Model(id=name, object="model", created=0, owned_by="winnow") for name in here.endpoints.usable()]
     return json_response(ModelList(object="list", data=found))
@@ -96,7 +98,7 @@ async def models(here: Here) -> Response:
     responses=ERRORS,
     summary="Embed texts (OpenAI)",
 )
-async def embeddings(body: EmbeddingsRequest, request: Request, here: Here) -> Response:
+async def create_embeddings(body: EmbeddingsRequest, request: Request, here: Here) -> Response:
     """Vectors of unit length by the dense encoder."""
     limits.check(body, here.settings.limits)
     refuse_empty("input", body.input)

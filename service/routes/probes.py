@@ -38,7 +38,9 @@ async def livez() -> Response:
 
 
 @router.get("/readyz", response_model=Readiness, responses=problems(UnreadyError), summary="Ready?")
-@router.get("/health", response_model=Readiness, responses=problems(UnreadyError), summary="Healthy?")
+@router.get(
+    "/health", name="health", response_model=Readiness, responses=problems(UnreadyError), summary="Healthy?"
+)
 async def readyz(here: Here) -> Response:
     """Ready means: searches are answered without compiling or loading anything first.
 
@@ -54,13 +56,13 @@ async def readyz(here: Here) -> Response:
 
 
 @router.get("/metrics", response_class=PlainTextResponse, summary="Metrics")
-async def metrics(here: Here) -> Response:
+async def get_metrics(here: Here) -> Response:
     """Prometheus text format."""
     return Response(await asyncio.to_thread(here.metrics.exposition), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/limits", response_model=LimitsView, summary="Limits")
-async def limits(here: Here) -> Response:
+async def get_limits(here: Here) -> Response:
     """What a request may ask for at most, and what it may name."""
     settings, names = here.settings, here.settings.names()
     return json_response(

@@ -120,7 +120,7 @@ async def embed_sparse(body: EmbedRequest, request: Request, here: Here) -> Resp
 
 
 @router.post("/rerank", response_model=list[Rank], responses=ERRORS, summary="Rerank texts (TEI)")
-async def rerank(body: RerankRequest, request: Request, here: Here) -> Response:
+async def rerank_tei(body: RerankRequest, request: Request, here: Here) -> Response:
     """Texts by how well they answer a question, best first; of equal ones the earlier."""
     limits.check(body, here.settings.limits)
     refuse_nothing("query", body.query)
@@ -142,7 +142,7 @@ async def rerank(body: RerankRequest, request: Request, here: Here) -> Response:
     responses=problems(ModelError, UnavailableError),
     summary="What a model is and takes (TEI)",
 )
-async def info(here: Here, model: str | None = None) -> Response:
+async def get_model_info(here: Here, model: str | None = None) -> Response:
     """The service's own choice for dense embeddings, or another `model`."""
     return json_response(await here.endpoints.info(model))
 

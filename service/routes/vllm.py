@@ -51,7 +51,11 @@ class ScoreRequest(VendorRequest):
     """
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [_only("text_1", "text_2"), _only("queries", "documents")]}
+        json_schema_extra={
+            "if": {"required": ["text_1"]},
+            "then": _only("text_1", "text_2"),
+            "else": _only("queries", "documents"),
+        }
     )
 
     text_1: Texts = Field(None, description="One question, or as many as there are texts.")

@@ -12,22 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from typer.testing import CliRunner, Result
 
 from indexer.collection import collection_path, create_collection
 from indexer.lock import Lock
 from indexer.segment.manifest import CollectionSchema
 from indexer.sources import read_documents
-from indexer.worker import Worker, drain
-from service.app import create_app
+from indexer.worker import drain
 from service.cli import app
 from service.commands import quickstart
 from service.commands.client import Client
 from service.commands.common import stderr
-from service.commands.serve import listen
-from service.settings import Settings
 from tests.nets import WordOverlapKeysNet, word_overlap
+from tests.serving import indexing, serving
 
 TEXTS = {
     "tides": "The moon pulls the sea and makes the tide.",
@@ -240,31 +237,8 @@ def test_evaluate_shows_a_table(corpus: Path):
 @contextmanager
 def served(data: Path) -> Iterator[str]:
     """A service on a free port, and a worker beside it."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(Settings(data_dir=data, worker="external"), load=word_overlap), log_level="warning"
-        )
-    )
-    listening = listen("127.0.0.1", 0)
-    stop = threading.Event()
-
-    def work() -> None:
-        worker = Worker(data, word_overlap)
-        while not stop.is_set():
-            if not worker.turn():
-                stop.wait(0.02)
-        worker.close()
-
-    threads = [threading.Thread(target=work), threading.Thread(target=server.run, args=([listening],))]
-    for thread in threads:
-        thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        stop.set()
-        server.should_exit = True
-        for thread in threads:
-            thread.join()
+    with serving(data) as (url, _), indexing(data):
+        yield url
 
 
 def test_index_and_search_through_a_service(corpus: Path, tmp_path: Path):
