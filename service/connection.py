@@ -28,6 +28,7 @@ class Connection(HttpToolsProtocol):
         self._waiting: float | None = self.loop.time()
         self._head: int | None = None  # bytes of a head that is not complete
         self._unanswered = 0  # requests
+        self.asked = False  # anything yet
         self._unread, self._unread_since = 0, self.loop.time()
 
     def give_up_after(self, seconds: float) -> None:
@@ -63,6 +64,7 @@ class Connection(HttpToolsProtocol):
         """From here on it is the application's."""
         self._waiting = self._head = None
         self._unanswered += 1
+        self.asked = True
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:

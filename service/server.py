@@ -28,8 +28,8 @@ seconds, where a refusal takes milliseconds."""
 QUIET_SECONDS = 1.0
 """When nobody has come for so long, everybody knows."""
 
-LINGER_SECONDS = 0.25
-"""For what came through the door before it closed to be read."""
+LINGER_SECONDS = 2.0
+"""For those who came through the door before it closed to say what they want."""
 
 TICK_SECONDS = 0.1
 
@@ -68,8 +68,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Every second look for clients that are too slow."""
         if counter % round(1 / TICK_SECONDS) == 0:
-            for connection in list(self.server_state.connections):
-                assert isinstance(connection, Connection)
+            for connection in self._connections():
                 connection.give_up_after(self.state.settings.body_seconds)
         return await super().on_tick(counter)
 
@@ -98,7 +97,7 @@ class Server(uvicorn.Server):
                 await self._let_in(listening)
             for server in self.servers:
                 server.close()
-            await asyncio.sleep(LINGER_SECONDS)
+            await self._linger()
         await super().shutdown(sockets)
 
     async def _let_in(self, listening: socket.socket) -> None:
@@ -109,6 +108,17 @@ class Server(uvicorn.Server):
             while True:
                 connection, _ = listening.accept()
                 await loop.connect_accepted_socket(self._connection, connection)
+
+    async def _linger(self) -> None:
+        """Hear those who have not asked anything yet. Others have been told to go, or had the whole drain."""
+        until = time.monotonic() + LINGER_SECONDS
+        waiting = True
+        while waiting and time.monotonic() < until:
+            await asyncio.sleep(TICK_SECONDS)
+            waiting = not all(connection.asked for connection in self._connections())
+
+    def _connections(self) -> list[Connection]:
+        return [one for one in self.server_state.connections if isinstance(one, Connection)]
 
     def _connection(self) -> Connection:
         return Connection(self.config, self.server_state, self.lifespan.state)

@@ -105,7 +105,7 @@ def test_no_request_fails_when_the_service_is_told_to_stop(tmp_path: Path):
         while (answer := httpx.get(f"{url}/readyz")).status_code == 200:
             time.sleep(0.02)
         assert (answer.status_code, answer.json()["detail"][:9]) == (503, "draining:")
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert process.stdout.read() == "stopped\n"
         with pytest.raises(ProcessLookupError):
             os.kill(indexer, 0)
@@ -119,7 +119,7 @@ def test_a_service_that_nobody_asks_is_gone_soon(tmp_path: Path):
     with served(tmp_path, 25, "external", "/livez") as (process, _):
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert time.monotonic() - began < 20, "the drain did not last as long as it may"
 
 
