@@ -90,10 +90,8 @@ def pieces(number: int) -> Iterator[bytes]:
     """The lines of an upload, bit by bit."""
     for begin in range(0, LINES, LINES // PIECES):
         time.sleep(0.002)
-        lines = (
-            {"id": f"{number}-{line}", "text": "moon " * 20} for line in range(begin, begin + LINES // PIECES)
-        )
-        yield b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        names = [f"{number}-{line}" for line in range(begin, begin + LINES // PIECES)]
+        yield b"".join(json.dumps({"id": name, "text": "moon " * 20}).encode() + b"\n" for name in names)
 
 
 def logged(root: Path) -> Counter[int]:
