@@ -1,13 +1,15 @@
 """The service behind a real socket: bodies that lie or dawdle, clients that hang up, a real indexer."""
 
+import gzip
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -96,6 +98,53 @@ def test_a_large_file_gets_its_answer_although_it_was_still_being_sent(url: str)
         f"{url}{SEARCH}", content=b" " * 5_000_000, headers={"Content-Type": "application/json"}
     )
     assert response.status_code == 413
+
+
+class Memory(threading.Thread):
+    """The most memory that this process has while it runs, in MiB above what it had before."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.before = self.most = self._resident()
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.005):
+            self.most = max(self.most, self._resident())
+
+    def __enter__(self) -> "Memory":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.join()
+
+    @property
+    def growth(self) -> float:
+        return (self.most - self.before) / 2**20
+
+    def _resident(self) -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_a_hundred_megabytes_and_a_bomb_take_no_memory(url: str):
+    block = b" " * 10_000
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(10_000):
+            yield block
+
+    bomb = gzip.compress(b" " * 100_000_000)
+    announced = {"Content-Type": "application/json", "Content-Length": "100000000"}
+    with Memory() as memory:
+        for headers in (announced, {"Content-Type": "application/json"}):
+            with suppress(httpx.TransportError):  # it may hang up on who does not listen
+                assert httpx.post(f"{url}{SEARCH}", content=endless(), headers=headers).status_code == 413
+        packed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        assert httpx.post(f"{url}{SEARCH}", content=bomb[:90_000], headers=packed).status_code == 415
+    assert memory.growth < 40, "of 300 that were sent or packed"
+    assert httpx.get(f"{url}/livez").status_code == 200
 
 
 def test_a_body_that_dawdles_is_given_up_and_its_connection_closed(url: str):

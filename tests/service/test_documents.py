@@ -9,6 +9,8 @@ from urllib.parse import quote
 import orjson
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.running import Service, running
 
@@ -91,10 +93,23 @@ async def test_any_id_can_be_written_read_and_deleted(shelf: Service, name: str)
     await shelf.ask("GET", path, 404)
 
 
-@pytest.mark.parametrize("name", ["", "x" * 513, "a\r\nb", "\x00", 7, None, ["a"]])
+@pytest.mark.parametrize(
+    "name", ["", "x" * 513, "a\r\nb", "\x00", 7, None, ["a"], pytest.param("x" * 10**6, id="a million")]
+)
 async def test_an_impossible_id_is_refused(shelf: Service, name: Any):
     problem = await shelf.ask("POST", DOCUMENTS, 422, json={"id": name, "text": "something"})
     assert problem["errors"][0]["field"] == "id"
+
+
+@given(name=st.text(max_size=40) | st.sampled_from(["..", "/etc/passwd", "a/../b", "C:\\x", ".CURRENT"]))
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+async def test_no_id_becomes_a_path(shelf: Service, name: str):
+    root = shelf.state.settings.data_dir
+    before = sorted(root.rglob("*"))
+    body = json.dumps({"id": name, "text": "something"}).encode()
+    response = await shelf.client.post(DOCUMENTS, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in (202, 422)
+    assert sorted(root.rglob("*")) == before
 
 
 async def test_an_array_is_taken_whole_or_not_at_all(shelf: Service):

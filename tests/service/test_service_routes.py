@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models.load import WeightsMissing
 from service.app import create_app
 from service.settings import Limits, Settings
-from tests.nets import WordOverlapEncoder, loading, word_overlap
+from tests.nets import CountingNet, WordOverlapEncoder, loading, word_overlap
 from tests.running import Service, running
 
 
@@ -75,6 +76,28 @@ async def test_without_weights_words_are_found_and_vectors_are_said_to_be_missin
             problem = await service.search("moon", status=503, pipeline=pipeline)
             assert problem["code"] == "encoder_unavailable"
             assert "pip install weights" in problem["detail"]
+
+
+class Cramped(CountingNet):
+    """Has memory for two texts."""
+
+    def forward(self, tokens: Any) -> Any:
+        rows = super().forward(tokens)
+        if len(tokens) > 2:
+            raise MemoryError("no room")
+        return rows
+
+
+async def test_a_forward_without_room_is_run_in_halves_and_nobody_notices(tmp_path: Path):
+    net, texts = Cramped(), ["moon", "sea", "tide", "sun"]
+    async with running(tmp_path, load=loading(dense=net), batch_tokens=1000) as service:
+        await ready(service)
+        net.batches.clear()
+        answer = await service.ask("POST", "/v1/embeddings", json={"input": texts})
+        assert [len(batch) for batch in net.batches] == [4, 2, 2]
+        vectors = [each["embedding"] for each in answer["data"]]
+        np.testing.assert_allclose(vectors, WordOverlapEncoder().encode(texts), atol=1e-6)
+        assert (await service.ask("GET", "/readyz"))["status"] == "ready"
 
 
 class OtherWeights(WordOverlapEncoder):
