@@ -133,6 +133,10 @@ class Settings(BaseSettings):
             "cross": self.cross_encoder,
         }
 
+    def redis(self) -> str | None:
+        """The URL of the Redis server, with the password that it may hold."""
+        return None if self.redis_url is None else self.redis_url.get_secret_value()
+
     def names(self) -> dict[str, list[str]]:
         """What the fields of a collection's schema may name."""
         encoders = self.default_encoders().items()
