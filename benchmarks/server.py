@@ -20,7 +20,7 @@ class Running(NamedTuple):
 
 @contextmanager
 def served(command: Sequence[str], probe: str) -> Iterator[httpx.Client]:
-    """Start a server on a free port and wait until it answers."""
+    """Start a server on a free port and wait until it answers. Its client wants no answers from a cache."""
     with running(command, probe) as server:
         yield server.client
 
@@ -32,7 +32,8 @@ def running(command: Sequence[str], probe: str) -> Iterator[Running]:
         port = taken.getsockname()[1]
     process = subprocess.Popen([*command, "--port", str(port)])
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        address, anew = f"http://127.0.0.1:{port}", {"Cache-Control": "no-cache"}
+        with httpx.Client(base_url=address, timeout=60, headers=anew) as client:
             _wait(client, probe, process)
             yield Running(client, port, process.pid)
     finally:

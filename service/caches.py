@@ -13,7 +13,8 @@ class Caches:
     """A cache for answers and one for encodings; None for one that may take nothing."""
 
     def __init__(self, settings: Settings) -> None:
-        self._link = None if settings.redis_url is None else RedisLink(settings.redis_url.get_secret_value())
+        url = settings.redis()
+        self._link = None if url is None else RedisLink(url)
         self._caches: dict[str, Cache] = {}
         self.results = self._cache("results", settings.result_cache_bytes)
         encodings = self._cache("encodings", settings.encoding_cache_bytes)
