@@ -20,8 +20,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from indexer.collection import collection_path, log_path
-from indexer.queue.sqlite import SqliteLog
+from indexer.collection import collection_path
+from indexer.queue.logs import Logs
 
 LINES = 200
 PIECES = 10
@@ -96,7 +96,7 @@ def pieces(number: int) -> Iterator[bytes]:
 
 def logged(root: Path) -> Counter[int]:
     """How many lines of each upload the log holds."""
-    log = SqliteLog(log_path(collection_path(root, "c")))
+    log = Logs().open(collection_path(root, "c"))
     entries = log.read(0, 10**9, 10**12)
     log.close()
     return Counter(int(json.loads(entry.operation.payload)["id"].split("-")[0]) for entry in entries)

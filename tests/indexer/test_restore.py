@@ -17,12 +17,11 @@ from indexer.collection import (
     create_collection,
     drop_collection,
     list_collections,
-    log_path,
 )
 from indexer.document import Document
 from indexer.lock import Lock, wanted
 from indexer.queue.contract import delete, upsert
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.logs import Logs
 from indexer.repository import Directory
 from indexer.restore import restore
 from indexer.segment.manifest import Manifest, read_current, seal
@@ -53,7 +52,7 @@ def kept(root: Path) -> Directory:
 
 
 def write(root: Path, *ids: str, gone: str | None = None) -> None:
-    log = SqliteLog(log_path(collection_path(root, "c")))
+    log = Logs().open(collection_path(root, "c"))
     log.append([upsert(Document(id=each, text=f"moon {each}")) for each in ids])
     log.append([delete(gone)] if gone else [])
     log.close()

@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from indexer.backup import workplace
-from indexer.collection import collection_path, create_collection, drop_collection, log_path
+from indexer.collection import collection_path, create_collection, drop_collection
 from indexer.document import Document
 from indexer.queue.contract import upsert
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.logs import Logs
 from indexer.segment.manifest import CollectionSchema
 from indexer.worker import drain
 from service.cli import app
@@ -30,7 +30,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("WINNOW_REPOSITORIES", json.dumps({"kept": str(tmp_path / "kept")}))
     root = tmp_path / "data"
-    log = SqliteLog(log_path(create_collection(root, "c", SCHEMA)))
+    log = Logs().open(create_collection(root, "c", SCHEMA))
     log.append([upsert(Document(id="a", text="moon"))])
     log.close()
     drain(root, "c", word_overlap)

@@ -9,10 +9,10 @@ import httpx
 import pytest
 from prometheus_client import generate_latest
 
-from indexer.collection import CollectionSchema, create_collection, log_path
+from indexer.collection import CollectionSchema, create_collection
 from indexer.document import Document
 from indexer.queue.contract import Operation, delete, upsert
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.logs import Logs
 from indexer.worker import Worker
 from service.commands.common import CommandError
 from service.commands.serve import listen
@@ -31,7 +31,7 @@ class House:
         self.directory = create_collection(root, "c", WORDS_ONLY)
 
     def write(self, *operations: Operation) -> None:
-        log = SqliteLog(log_path(self.directory))
+        log = Logs().open(self.directory)
         log.append(operations)
         log.close()
         while self.worker.turn():
