@@ -199,7 +199,7 @@ async def test_an_unforeseen_error_is_a_problem_with_a_request_id(
         raise ZeroDivisionError
 
     await service.make()
-    monkeypatch.setattr(service.state.engine, "search", broken)
+    monkeypatch.setattr(service.state.answers, "search", broken)
     headers = {"X-Request-Id": "trace-1"}
     response = await service.client.post("/v1/collections/c/search", json={"query": "moon"}, headers=headers)
     assert response.status_code == 500
