@@ -13,6 +13,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.openapi.checks import RejectedPositiveData
+from schemathesis.specs.openapi.checks import unsupported_method
 
 from indexer.collection import NAME
 from service.app import create_app
@@ -27,6 +28,7 @@ SCHEMA = schemathesis.openapi.from_dict(create_app(Settings(**GIVEN)).openapi())
 UNSAID = re.compile(
     r"weights for|comes first in a pipeline|needs hits to work on|there is no pipeline|needs the component"
     r"|limit '(stages|pipeline_depth|candidates|query_bytes|filter_nodes)'|filter: |query: full query syntax"
+    r"|there is no repository"
     r"|does not exist; the newest|not among the queries|metadata|bytes of UTF-8|another id"
     r"|a table of idf weights is for|set both|full syntax finds passages|is to score whole documents"
     r"|candidates are dropped in modes"
@@ -64,8 +66,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def keeps_its_word(case: Any, address: str) -> None:
     response = case.call(base_url=address, headers=KEY)
+    # DELETE of …:restore is DELETE of a snapshot, of a name that none can have: 422 and not 405.
+    excluded = [unsupported_method] if case.operation.path.endswith(":restore") else []
     try:
-        case.validate_response(response, headers=KEY)
+        case.validate_response(response, headers=KEY, excluded_checks=excluded)
     except* RejectedPositiveData:
         assert response.status_code in (400, 422)  # some vendors have the one, and we the other
         assert UNSAID.search(response.text), response.text

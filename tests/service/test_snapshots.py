@@ -21,6 +21,7 @@ from indexer.repository import open_repository
 from indexer.restore import restore
 from indexer.segment.manifest import read_current
 from indexer.worker import Worker
+from service.errors import UnavailableError
 from service.settings import Settings
 from service.snapshot import Snapshot
 from service.stages import Bm25, Dense, Sparse
@@ -306,3 +307,14 @@ def in_full_syntax(snapshot: Snapshot) -> list[list[float]] | None:
     """Passages and scores of a question to tantivy."""
     index = snapshot.fulltext()
     return None if index is None else [each.tolist() for each in index.search("moon tide cat sea", 100)]
+
+
+async def test_full_syntax_in_the_moment_of_a_restore_is_told_to_ask_again(service: Service, tmp_path: Path):
+    """tantivy's files are opened when first asked for, and by name: never those of another collection."""
+    await filled(service)
+    await back(service, name="first")
+    old = service.state.catalog.get("c").current
+    await service.ask("POST", f"{SNAPSHOTS}/first:restore", json=HERE)
+    with pytest.raises(UnavailableError, match="ask again"):
+        old.fulltext()
+    assert service.state.catalog.get("c").current.fulltext() is not None
