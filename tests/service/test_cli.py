@@ -81,7 +81,7 @@ def search(data: Path, query: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "worker", "index", "search", "evaluate", "heads", "inspect", "quickstart"]
+    "command", ["serve", "worker", "index", "search", "evaluate", "heads", "inspect", "quickstart", "keys"]
 )
 def test_every_command_explains_itself(command: str):
     text = succeeded(winnow(command, "--help"))

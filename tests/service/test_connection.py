@@ -65,6 +65,10 @@ def test_half_a_head_is_given_up_and_a_connection_on_which_nothing_comes_is_clos
         assert b'"code":"head_too_slow"' in answer
 
 
+def test_the_server_does_not_name_itself(url: str):
+    assert "server" not in httpx.get(f"{url}/livez").headers
+
+
 def test_bytes_that_begin_nothing_keep_no_connection(url: str):
     with closing(connect(url)) as connection:
         connection.sendall(HEAD)
