@@ -17,6 +17,7 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
@@ -27,6 +28,8 @@ from service.types import Account
 
 def new_registry() -> CollectorRegistry:
     """A registry that says what this process is: memory, files, garbage collection, versions."""
+    # Else there is a series beside each counter, of when it began, that nobody reads.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

@@ -14,5 +14,4 @@ def exposed() -> dict[str, str]:
     """Name and type of every metric."""
     app = create_app(Settings(data_dir=Path("nowhere"), worker="external"))
     texts = app.state.winnow.metrics.exposition(), generate_latest(IndexerMetrics().registry)
-    found = re.findall(r"^# TYPE (\w+) (\w+)$", b"".join(texts).decode(), re.MULTILINE)
-    return {name: kind for name, kind in found if not name.endswith("_created")}
+    return dict(re.findall(r"^# TYPE (\w+) (\w+)$", b"".join(texts).decode(), re.MULTILINE))
