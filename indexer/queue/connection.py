@@ -65,7 +65,7 @@ class Connection:
             yield cursor
 
     def _write_ahead(self) -> None:
-        """Switch the file to that mode. Where another is about to write, SQLite gives up at once: wait here."""
+        """Switch to that mode. SQLite gives up at once where another is about to write: wait here."""
         until = time.monotonic() + BUSY_SECONDS
         while True:
             try:

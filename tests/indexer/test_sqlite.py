@@ -49,6 +49,7 @@ def test_processes_open_and_append_at_once(tmp_path: Path):
 
 def test_opening_waits_for_another_who_is_making_the_log(tmp_path: Path):
     other = sqlite3.connect(tmp_path / "log", isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE another (x)")
     other.execute("BEGIN IMMEDIATE")
     threading.Timer(0.2, other.execute, ["COMMIT"]).start()
     log = SqliteLog(tmp_path / "log")
