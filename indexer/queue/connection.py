@@ -6,6 +6,7 @@ failing in the middle.
 
 import errno
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Literal
 from indexer.queue.contract import LogUnavailable
 
 BUSY_SECONDS = 30.0
+BUSY_PAUSE = 0.01
 JOURNAL_BYTES = 64 << 20
 
 _REASONS = {
@@ -39,7 +41,7 @@ class Connection:
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._database.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            self._database.execute("PRAGMA journal_mode=WAL")
+            self._write_ahead()
             self._database.execute(f"PRAGMA journal_size_limit={JOURNAL_BYTES}")
             self._database.execute(f"PRAGMA synchronous={synchronous}")
 
@@ -61,6 +63,19 @@ class Connection:
         """Give the rows of a query to one thread, as they come."""
         with self._lock, self._explained(), closing(self._database.execute(query, values)) as cursor:
             yield cursor
+
+    def _write_ahead(self) -> None:
+        """Switch to that mode. SQLite gives up at once where another is about to write: wait here."""
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(BUSY_PAUSE)
+            else:
+                return
 
     def shrink(self, pages: int) -> None:
         """Give up to so many free pages back to the file system."""

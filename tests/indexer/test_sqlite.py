@@ -3,9 +3,11 @@
 import errno
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,17 @@ def test_processes_open_and_append_at_once(tmp_path: Path):
     for process in processes:
         process.stdout.close()
     assert sorted(logged(tmp_path / "log")) == [f"{name}-{turn}" for name in "ab" for turn in range(5)]
+
+
+def test_opening_waits_for_another_who_is_making_the_log(tmp_path: Path):
+    other = sqlite3.connect(tmp_path / "log", isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE another (x)")
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.2, other.execute, ["COMMIT"]).start()
+    log = SqliteLog(tmp_path / "log")
+    assert log.append([delete("a")])[1] == 1
+    log.close()
+    other.close()
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path):
