@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.errors import KeyMissingError, ScopeError, ServiceError
 from service.guards import refuse
 from service.keys import Key, Keys
+from service.log_lines import note
 from service.rates import Rates
 from service.scopes import needed
 
@@ -36,6 +37,7 @@ class Admission:
             return
         if self.keys.asked():
             key = self._key(scope, wanted)
+            note("key", key.name)
             await self.rates.count(key.name, key.rate)
         else:
             await self.rates.count(NOBODY)
