@@ -9,23 +9,21 @@ backup that was not finished is none. What waits in the log is not part of a gen
 
 import os
 import secrets
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from indexer.collection import NAME, CollectionMissing, collection_path
-from indexer.lock import LOCK, Lock, Locked
 from indexer.repository import Repository
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.durable import write_file
 from indexer.segment.manifest import CURRENT, FileEntry, Manifest, read_current, seal, unseal
+from indexer.workplace import workplace
 
 SUFFIX = ".json"
 MOST_TRIES = 100
@@ -48,10 +46,6 @@ class BackupMissing(Exception):  # noqa: N818 (it says a state)
 
 class DamagedBackup(CorruptFile):
     """A backup does not hold what was put into it, or holds what no backup may."""
-
-
-class Busy(Exception):  # noqa: N818 (it says a state)
-    """Another backup or restore of the collection is under way, or its writer does not let go."""
 
 
 class Backup(BaseModel):
@@ -87,7 +81,7 @@ class Backups:
     """The backups of one collection in a repository. Every method may raise RepositoryError."""
 
     def __init__(self, repository: Repository, collection: str) -> None:
-        self.collection = _checked(collection)
+        self.collection = checked(collection)
         self._repository = repository
         self._files = f"{collection}/files"
         self._snapshots = f"{collection}/snapshots"
@@ -184,7 +178,7 @@ class Backups:
         return f"{self._files}/{entry.sha256}"
 
     def _path(self, name: str) -> str:
-        return f"{self._snapshots}/{_checked(name)}{SUFFIX}"
+        return f"{self._snapshots}/{checked(name)}{SUFFIX}"
 
 
 def back_up(
@@ -221,48 +215,15 @@ def forget(repository: Repository, root: Path, collection: str, name: str) -> No
         backups.remove([name])
 
 
-@contextmanager
-def workplace(root: Path, collection: str) -> Iterator[Path]:
-    """A directory beside a collection for what is unfinished; whoever has it works alone. Busy.
-
-    What one that was killed left is removed by the next. So nobody removes files from under a backup, as
-    long as all that write to a repository share the data directory.
-    """
-    place = collection_path(root, _checked(collection)).with_name(f".copying-{collection}")
-    lock = _locked(place, collection)
-    try:
-        for left in place.iterdir():
-            if left.name != LOCK:
-                _remove(left)
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        lock.release()
-
-
-def _locked(place: Path, collection: str) -> Lock:
-    """Lock a directory that others make and remove."""
-    while True:
-        place.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            try:
-                lock = Lock(place)
-            except Locked as error:
-                raise Busy(
-                    f"a backup or restore of collection {collection!r} is under way: wait until it is done"
-                ) from error
-            if lock.stands():
-                return lock
-            lock.release()
-
-
 def _hold(directory: Path, place: Path) -> Manifest:
     """Link what the current generation names into `place`, by checksum, and give its manifest.
 
     Once linked, files outlast the generation. Before that a sweep may come first, and then there is a newer
     generation to take.
     """
-    for tries in count(1):
+    tries = 0
+    while True:
+        tries += 1
         try:
             manifest = read_current(directory)
             for path, entry in manifest.files().items():
@@ -275,17 +236,10 @@ def _hold(directory: Path, place: Path) -> Manifest:
                 raise CorruptFile(f"{error.filename}: the file is missing") from error
         else:
             return manifest
-    raise AssertionError("unreachable")
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _checked(name: str) -> str:
+def checked(name: str) -> str:
+    """Return a name of a collection or backup that can be no path; BadName for any other."""
     if not NAME.fullmatch(name):
         raise BadName(
             f"{name[:80]!r} can name neither a collection nor a snapshot: use a-z, 0-9, '_' and '-'"

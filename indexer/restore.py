@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from indexer.backup import Backup, Backups, Busy, DamagedBackup, Progress, workplace
+from indexer.backup import Backup, Backups, DamagedBackup, Progress, checked
 from indexer.collection import CollectionExists, appear, collection_path, remove_dropped
 from indexer.lock import POLL_SECONDS, Locked, handed_over
 from indexer.part import Part
@@ -18,6 +18,7 @@ from indexer.repository import Repository
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.durable import exchange, fsync_directory, fsync_tree
 from indexer.segment.manifest import LexicalEntry, Manifest, newest_generation, publish
+from indexer.workplace import Busy, workplace
 
 WRITER_SECONDS = 600.0
 """How long a writer may take to finish what it is at."""
@@ -37,7 +38,7 @@ def restore(
     DamagedBackup, RepositoryError, OSError, or Busy if the writer of `into` does not let go in
     `writer_seconds`: then nothing has changed.
     """
-    with workplace(root, into) as place:
+    with workplace(root, checked(into)) as place:
         fresh = place / "fresh"
         for part in ("segments", "tombstones"):
             (fresh / part).mkdir(parents=True)

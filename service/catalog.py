@@ -229,8 +229,10 @@ class Catalog:
                 snapshot = await asyncio.to_thread(_reopen, collection)
                 collection.swap(snapshot, self.keep_seconds)
             else:
-                directory = collection_path(self.root, name)
+                directory, before = collection_path(self.root, name), self._open.get(name)
                 self._open[name] = await asyncio.to_thread(_open, name, directory, self.logs)
+                if before is not None and before.log.place != self._open[name].log.place:
+                    await asyncio.to_thread(_destroy, name, before.log)
         except (CorruptFile, OSError) as error:
             self._failed(name, error)
         else:
@@ -267,7 +269,7 @@ def _destroy(name: str, operations: Log) -> None:
     try:
         operations.destroy()
     except LogUnavailable as error:  # nobody will look for it under the name that it had
-        log.warning("collection %s was dropped, and its log stays in Redis: %s", name, error)
+        log.warning("collection %s is gone, and its log stays in Redis: %s", name, error)
 
 
 def _reopen(collection: Collection) -> Snapshot:

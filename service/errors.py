@@ -14,13 +14,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from typing_extensions import TypedDict
 
-from indexer.backup import BackupExists, BackupMissing, Busy, DamagedBackup
+from indexer.backup import BackupExists, BackupMissing, DamagedBackup
 from indexer.collection import CollectionExists, CollectionMissing
 from indexer.filters import FilterError
 from indexer.queue.contract import LogUnavailable
 from indexer.repository import RepositoryError
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.syntax import QuerySyntaxError
+from indexer.workplace import Busy
 
 MOST_FIELD_ERRORS = 100
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

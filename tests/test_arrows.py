@@ -20,6 +20,7 @@ SERVICE = (
     "indexer.backup",
     "indexer.restore",
     "indexer.repository",
+    "indexer.workplace",
     "indexer.queue",
     "indexer.segment",
     "indexer.kernels",

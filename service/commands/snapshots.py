@@ -139,9 +139,10 @@ def _listed(data_dir: Path, collection: str, repository: str, remove: str | None
 @contextmanager
 def _opened(data_dir: Path, name: str) -> "Iterator[Repository]":
     """The repository of this name; what goes wrong with a backup is a CommandError."""
-    from indexer.backup import BackupExists, BackupMissing, BadName, Busy
+    from indexer.backup import BackupExists, BackupMissing, BadName
     from indexer.collection import CollectionExists, CollectionMissing
     from indexer.segment.arrays import CorruptFile
+    from indexer.workplace import Busy
     from service.errors import ServiceError
     from service.repositories import Repositories
 

@@ -15,11 +15,9 @@ from indexer.backup import (
     BackupMissing,
     Backups,
     BadName,
-    Busy,
     DamagedBackup,
     back_up,
     forget,
-    workplace,
 )
 from indexer.batch import Batch
 from indexer.collection import CollectionMissing, CollectionSchema, collection_path, create_collection
@@ -28,6 +26,7 @@ from indexer.encoders import CollectionEncoders
 from indexer.repository import Directory
 from indexer.segment.arrays import CorruptFile
 from indexer.segment.manifest import read_current, seal
+from indexer.workplace import Busy, workplace
 from indexer.writer import Writer
 from tests.indexer.dying import killed_before
 from tests.indexer.reading import quick_directory

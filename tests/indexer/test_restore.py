@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from indexer.backup import Backup, Backups, Busy, DamagedBackup, back_up
+from indexer.backup import Backup, Backups, DamagedBackup, back_up
 from indexer.collection import (
     CollectionExists,
     CollectionSchema,
@@ -26,6 +26,7 @@ from indexer.repository import Directory
 from indexer.restore import restore
 from indexer.segment.manifest import Manifest, read_current, seal
 from indexer.worker import Worker, drain
+from indexer.workplace import Busy
 from indexer.writer import Writer
 from tests.indexer.dying import killed_before
 from tests.indexer.reading import Reading, quick_directory

@@ -70,6 +70,24 @@ async def test_a_dropped_collection_leaves_nothing_in_redis(service: Service):
         assert client.keys("winnow:*") == []
 
 
+async def test_a_collection_that_is_replaced_leaves_no_log_behind(tmp_path: Path, redis: RedisServer):
+    places = {"here": str(tmp_path / "backups")}
+    async with running(tmp_path / "data", redis_url=redis.url, repositories=places) as service:
+        await service.make(components=["bm25"])
+        await service.put([{"id": "tide", "text": "the moon pulls the sea"}])
+        made = await service.ask("POST", "/v1/collections/c/snapshots", 201, json={"repository": "here"})
+        await service.put([{"id": "ebb", "text": "the moon lets go"}])
+        path = f"/v1/collections/c/snapshots/{made['name']}:restore"
+        await service.ask("POST", path, json={"repository": "here"})
+        assert await service.ids("moon") == ["tide"]
+        await service.put([{"id": "flow", "text": "the moon comes back"}])
+        assert sorted(await service.ids("moon")) == ["flow", "tide"]
+        server = service.state.catalog.logs.server
+        assert server is not None
+        with server.client() as client:
+            assert len({key.split(b"}")[0] for key in client.keys("winnow:{*")}) == 1
+
+
 async def test_a_log_that_is_a_file_is_not_forgotten(tmp_path: Path, redis: RedisServer):
     async with running(tmp_path / "data") as alone:
         await alone.make(components=["bm25"])

@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from indexer.backup import back_up, workplace
+from indexer.backup import back_up
 from indexer.collection import collection_path
 from indexer.lock import Lock
 from indexer.repository import open_repository
 from indexer.restore import restore
 from indexer.segment.manifest import read_current
 from indexer.worker import Worker
+from indexer.workplace import workplace
 from service.errors import UnavailableError
 from service.settings import Settings
 from service.snapshot import Snapshot

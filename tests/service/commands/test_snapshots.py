@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from indexer.backup import workplace
 from indexer.collection import collection_path, create_collection, drop_collection
 from indexer.document import Document
 from indexer.queue.contract import upsert
 from indexer.queue.logs import Logs
 from indexer.segment.manifest import CollectionSchema
 from indexer.worker import drain
+from indexer.workplace import workplace
 from service.cli import app
 from tests.indexer.reading import Reading
 from tests.nets import word_overlap
