@@ -33,6 +33,7 @@ class Load(NamedTuple):
     bodies: list[str]
     texts: int
     clients: int
+    path: str = "/v1/embeddings"
 
 
 class Texts:

@@ -1,52 +1,53 @@
 """What becomes of a service that is asked for ten times what it can do.
 
-    python -m benchmarks.overload --data DIR [--seconds 60] [--times 10] [--cores 0]
+    python -m benchmarks.overload --data DIR [--seconds 60] [--times 10] [--documents 5000] [--cores 0]
 
-DIR is a BEIR folder. `/v1/embeddings` is asked by its queries, one a request, then, of a new service, by
-passages of 100 words in 16s. First by one client, whose times are those of a service at rest, and by as many
-as keep the net busy, whose requests a second are what can be sustained; then for `--seconds` by so many
-times that rate, whether answers come or not (`benchmarks.load`). Service and client share the cores.
+DIR is a BEIR folder, whose documents are searched by its queries with the default pipeline. Then, each time
+of a new service, `/v1/embeddings` is asked by its queries, one a request, and by passages of 100 words in
+16s. First by one client, whose times are those of a service at rest, and by as many as keep the service busy,
+whose requests a second are what can be sustained; then for `--seconds` by so many times that rate, whether
+answers come or not (`benchmarks.load`). Service and client share the cores.
 
 Wanted: those who are refused hear so within 100 ms, and when to come back; 99 of 100 who are accepted wait
 at most twice what they wait at rest and the time that a full queue takes (`WINNOW_QUEUED_TOKENS` at the
-tokens a second of the sustained rate); memory does not grow; and of the last to be refused, who come back
-when they were told to and find that nobody else does, all are accepted. That the client was late says that
-the cores were not enough for it: then the rate was not reached, and what it owes is told apart.
+tokens a second of the sustained rate, or for searches `WINNOW_REQUESTS` at the rate itself); memory does not
+grow; and of the last to be refused, who come back when they were told to and find that nobody else does, all
+are accepted. That the client was late says that the cores were not enough for it: then the rate was not
+reached, and what it owes is told apart.
 """
 
 import argparse
 import json
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
-
-import numpy as np
 
 from benchmarks.endpoint_loads import Load, Texts, token_counts
 from benchmarks.endpoint_servers import Server, cores, winnow
 from benchmarks.load import BROKEN, Closed, Open, Outcome, measure, percentiles
 from benchmarks.machine import describe
+from benchmarks.memory import memory, slope
+from benchmarks.search_loads import PATH as SEARCH
+from benchmarks.search_loads import index, searches
 from benchmarks.server import Running, running
 from service.settings import Settings
 
-PATH = "/v1/embeddings"
 REST_SECONDS = 20
 PATIENT = 4
 OK, TOO_MANY = 200, 429
 
 
 class Before(NamedTuple):
-    """The service at rest and busy: milliseconds of 99 in 100 requests, requests and tokens a second."""
+    """The service at rest and busy: milliseconds of 99 in 100 requests, requests a second, and milliseconds
+    that as much takes as may wait.
+    """
 
     p99: float
     rate: float
-    tokens: float
+    full: float
 
 
 def main() -> None:
@@ -56,9 +57,12 @@ def main() -> None:
     print(f"command: python -m benchmarks.overload {' '.join(sys.argv[1:])}")
     print(f"machine: {describe('torch', 'uvicorn')}")
     print(f"cores {sorted(options.cores)} for service and client", flush=True)
-    _, _, queries, passages = Texts(options.data).embedding()
-    for load in (queries, passages):
+    *_, searching = searches(options.data)
+    *_, queries, passages = Texts(options.data).embedding()
+    for load in (searching, queries, passages):
         with TemporaryDirectory(prefix="winnow-") as data_dir:
+            if load.path == SEARCH:
+                print(f"{index(options.data, Path(data_dir), options.documents)} documents", flush=True)
             _one(load, winnow(data_dir), options)
     print(f"load average at the end {os.getloadavg()[0]:.1f}")
 
@@ -69,6 +73,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, required=True, help="BEIR folder")
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--documents", type=int, default=5000, help="at most so many are searched")
     parser.add_argument("--times", type=float, default=10, help="how many times the sustainable rate")
     parser.add_argument(
         "--cores", type=cores, default=os.sched_getaffinity(0), help="0 or 0,1 (default: all)"
@@ -80,59 +85,40 @@ def _one(load: Load, service: Server, options: argparse.Namespace) -> None:
     """At rest, busy, overloaded, and after it."""
     with running(service.command, service.probe) as server:
         before = _before(server, load)
-        with _memory(server.pid) as sizes:
+        with memory(server.pid) as sizes:
             outcome = measure(_overload(server, load, before, options))
         _report(load, before, options, outcome, sizes)
         _report_readiness(server)
 
 
 def _before(server: Running, load: Load) -> Before:
-    rest = measure(Closed(server.port, PATH, load.bodies, 1, REST_SECONDS))
-    busy = measure(Closed(server.port, PATH, load.bodies, load.clients, REST_SECONDS))
+    rest = measure(Closed(server.port, load.path, load.bodies, 1, REST_SECONDS))
+    busy = measure(Closed(server.port, load.path, load.bodies, load.clients, REST_SECONDS))
     if {*rest.statuses(), *busy.statuses()} != {OK}:
         raise RuntimeError(f"answers with status {rest.statuses()} and {busy.statuses()} before any overload")
     rate = len(busy.answers) / REST_SECONDS
+    return Before(percentiles(rest.milliseconds(), 99)[0], rate, 1000 * _waiting(load) / rate)
+
+
+def _waiting(load: Load) -> float:
+    """How many requests may wait."""
+    if load.path == SEARCH:
+        return Settings().requests
     inputs = [json.loads(body)["input"] for body in load.bodies]
     counts = token_counts([text for each in inputs for text in ([each] if isinstance(each, str) else each)])
-    return Before(percentiles(rest.milliseconds(), 99)[0], rate, rate * sum(counts) / len(inputs))
+    return Settings().queued_tokens * len(inputs) / sum(counts)
 
 
 def _overload(server: Running, load: Load, before: Before, options: argparse.Namespace) -> Open:
     rate = options.times * before.rate
-    return Open(server.port, PATH, load.bodies, rate, options.seconds, patient=PATIENT)
-
-
-@contextmanager
-def _memory(pid: int) -> Iterator[list[float]]:
-    """MiB that a process has in memory, each second as long as the context lasts."""
-    sizes: list[float] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.is_set():
-            sizes.append(_resident(pid))
-            over.wait(1)
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
-        yield sizes
-    finally:
-        over.set()
-        watching.join()
-
-
-def _resident(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
+    return Open(server.port, load.path, load.bodies, rate, options.seconds, patient=PATIENT)
 
 
 def _report(
     load: Load, before: Before, options: argparse.Namespace, outcome: Outcome, sizes: list[float]
 ) -> None:
-    bound = 1000 * Settings().queued_tokens / before.tokens
-    print(f"\n{load.label}: {before.rate:.1f} requests/s and {before.tokens:.0f} tokens/s can be sustained")
-    print(f"at rest p99 {before.p99:.0f} ms; a full queue takes {bound:.0f} ms")
+    print(f"\n{load.label}: {before.rate:.1f} requests/s can be sustained")
+    print(f"at rest p99 {before.p99:.0f} ms; a full queue takes {before.full:.0f} ms")
     print(f"{options.times * before.rate:.0f} requests/s for {options.seconds:.0f} s:\n")
     print("| status | requests/s | p50 ms | p99 ms | longest |\n|---|---|---|---|---|")
     for status in outcome.statuses():
@@ -143,7 +129,7 @@ def _report(
     accepted, refused = (percentiles(outcome.milliseconds(status), 99)[0] for status in (OK, TOO_MANY))
     once_sent = percentiles(outcome.milliseconds_once_sent(TOO_MANY), 99)[0]
     late, latest = percentiles(outcome.late(), 99, 100)
-    print(f"\n- accepted: p99 {accepted:.0f} ms of {2 * before.p99 + bound:.0f} allowed")
+    print(f"\n- accepted: p99 {accepted:.0f} ms of {2 * before.p99 + before.full:.0f} allowed")
     print(f"- refused: p99 {refused:.0f} ms of 100 allowed, {once_sent:.0f} ms from when it was really sent")
     print(f"- refused: {_retry_after(outcome)}")
     back = [answer.status for answer in outcome.retried]
@@ -162,11 +148,10 @@ def _retry_after(outcome: Outcome) -> str:
 
 
 def _growth(sizes: list[float]) -> str:
-    """MiB before, at its most, and how fast it grew in the second half: the first fills queue and caches."""
-    half = sizes[len(sizes) // 2 :]
-    slope = 60 * float(np.polyfit(range(len(half)), half, 1)[0]) if len(half) > 1 else float("nan")
+    """MiB before, at its most, and how fast it grew in the second half."""
     return (
-        f"{sizes[0]:.0f} MiB before, {max(sizes):.0f} at most, {slope:+.1f} MiB a minute in the second half"
+        f"{sizes[0]:.0f} MiB before, {max(sizes):.0f} at most, {slope(sizes):+.1f} MiB a minute in the "
+        "second half"
     )
 
 
