@@ -44,6 +44,7 @@ from service.workers import Workers
 
 _WORDS = Fuse(inputs=((Bm25(),), (Sparse(),)), weights=(0.7, 0.3), unit="document")
 _MEANING = FastForward(sparse_weight=0.25, normalisation="minmax", aggregate="max")
+_TOKENS = Late(k=100, weight=0.6, aggregate="max")
 
 NAMED: Mapping[str, Pipeline] = {
     "bm25": (Bm25(), Group()),
@@ -55,19 +56,10 @@ NAMED: Mapping[str, Pipeline] = {
     ),
     "fast": (_WORDS, Group()),
     "balanced": (_WORDS, _MEANING, Group()),
-    "precise": (_WORDS, _MEANING, Late(k=100, weight=0.6, aggregate="max"), Group()),
-    "deep": (
-        _WORDS,
-        _MEANING,
-        InContext(mode="keys", k=500, weight=0.1),
-        InContext(mode="cached", k=100, weight=0.1, budget_ms=2000),
-        InContext(mode="query_aware", k=20, weight=0.1),
-        Group(),
-    ),
+    "precise": (_WORDS, _MEANING, _TOKENS, Group()),
+    "deep": (_WORDS, _MEANING, _TOKENS, InContext(mode="query_aware", k=20, weight=0.15), Group()),
 }
-"""Weights and depths were chosen on cosqa, vaswani and time: docs/decisions/0011, and those of `deep` on
-vaswani: 0012.
-"""
+"""Weights and depths were chosen on cosqa, vaswani and time: docs/decisions/0011 and 0014."""
 
 
 def named_pipelines(given: Mapping[str, list[dict[str, Any]]]) -> dict[str, Pipeline]:

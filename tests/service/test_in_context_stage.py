@@ -22,7 +22,7 @@ SEA = [
     {"id": "moon", "text": "the moon moon moon"},
 ]
 KEYS = {"components": ["bm25", "keys"]}
-ALL = {"components": ["bm25", "dense", "sparse", "keys"]}
+DEEP = {"components": ["bm25", "dense", "sparse", "late"]}
 MODES = ["keys", "cached", "query_aware", "dense"]
 SHARES = {"tide": 0.38, "moon": 0.38, "cat": 0.25}
 """Of "moon" tide has 1/4 and moon 3/4, of "sea" tide and cat have halves: what is attended to on average."""
@@ -411,10 +411,10 @@ async def test_questions_for_stored_keys_share_a_forward(service: Service, net: 
 
 
 async def test_a_collection_without_keys_says_how_to_make_one(service: Service):
-    await service.make()
-    problem = await service.search("moon", status=422, pipeline="deep")
+    await service.make(components=["bm25", "dense", "sparse"])
+    problem = await service.search("moon", status=422, pipeline=pipeline("keys"))
     assert problem["code"] == "component_missing"
-    assert json.dumps(["bm25", "dense", "keys", "sparse"]) in problem["detail"]
+    assert json.dumps(["bm25", "keys"]) in problem["detail"]
 
 
 async def test_modes_that_read_need_no_component(service: Service):
@@ -423,37 +423,48 @@ async def test_modes_that_read_need_no_component(service: Service):
     assert await scores(service, "moon sea", "cached") == SHARES
 
 
-async def test_deep_asks_in_three_modes_one_after_another(service: Service):
-    await service.make(**ALL)
+async def test_modes_follow_one_another(service: Service):
+    await service.make(**KEYS)
     await service.put(SEA)
-    answer = await service.search("moon sea", pipeline="deep", explain=True)
+    modes = ["keys", "cached", "query_aware"]
+    asking = [{"stage": "in_context", "mode": mode, "weight": 0.1} for mode in modes]
+    stages = [{"stage": "bm25"}, *asking, {"stage": "group"}]
+    answer = await service.search("moon sea", pipeline=stages, explain=True)
+    assert answer["degraded"] == []
+    assert [each["status"] for each in answer["stages"]] == ["ran"] * 5
+    for hit in answer["hits"]:
+        assert {f"in_context_{mode}" for mode in modes} < set(hit["scores"])
+        assert {f"in_context_{mode}" for mode in modes} < set(hit["explanation"])
+
+
+async def test_deep_has_a_language_model_read_what_precise_found(service: Service):
+    await service.make(**DEEP)
+    await service.put(SEA)
+    answer = await service.search("moon sea", pipeline="deep")
     assert answer["degraded"] == []
     assert [(each["stage"], each["status"]) for each in answer["stages"]] == [
         ("fuse", "ran"),
         ("fast_forward", "ran"),
-        *[("in_context", "ran")] * 3,
+        ("late", "ran"),
+        ("in_context", "ran"),
         ("group", "ran"),
     ]
-    modes = {"in_context_keys", "in_context_cached", "in_context_query_aware"}
-    for hit in answer["hits"]:
-        assert modes < set(hit["scores"])
-        assert modes < set(hit["explanation"])
     assert [each["stage"] for each in (await service.search("moon sea"))["stages"]] == [
         "fuse",
         "fast_forward",
         "group",
-    ], "a collection with keys is searched as others by default"
+    ], "a collection with token vectors is searched as others by default"
 
 
 async def test_deep_answers_in_time_and_says_what_it_skipped(service: Service, net: WordOverlapInContextNet):
-    await service.make(**ALL)
+    await service.make(**DEEP)
     await service.put(SEA)
     await service.search("moon", pipeline="deep")
     hold(net)
     answer = await service.search("moon sea", pipeline="deep", timeout_ms=200)
     net.gate.set()
     assert answer["degraded"] == ["in_context"]
-    assert [each["status"] for each in answer["stages"][2:5]] == ["skipped"] * 3
+    assert [each["status"] for each in answer["stages"]] == ["ran", "ran", "ran", "skipped", "ran"]
     assert len(answer["hits"]) == 3
 
 
