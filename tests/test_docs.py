@@ -215,6 +215,19 @@ def test_links_and_paths_lead_somewhere(name: str):
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_every_test_named_in_the_prose_exists():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", "".join(map(read, PROSE)))
+    assert len(named) > 40
+    missing = [f"{file}::{name}" for file, name in named if f"def {name}(" not in read(file)]
+    assert missing == []
+
+
+def test_every_fault_has_a_test_that_runs_by_default():
+    rows = re.findall(r"^\| (\d+) \|(.*)\|$", read("docs/reliability.md"), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 21))
+    assert [number for number, row in rows if "`tests/" not in row.split("|")[2]] == []
+
+
 def test_decisions_are_numbered_apart():
     numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md")]
     assert len(numbers) == len(set(numbers))

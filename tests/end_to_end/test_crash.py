@@ -158,6 +158,36 @@ def test_every_fail_point(step: int, monkeypatch: pytest.MonkeyPatch):
     assert fatal > 50
 
 
+def test_there_are_fail_points_at_every_kind_of_file(monkeypatch: pytest.MonkeyPatch):
+    synchronised, fsync = set(), os.fsync
+
+    def note(descriptor: int) -> None:
+        synchronised.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    with quick_directory() as root:
+        client = Client(create_collection(root, "c", SCHEMA), seed=1)
+        monkeypatch.setattr(os, "fsync", note)
+        for _ in range(8):
+            client.write(6)
+            drain(root, "c", word_overlap)
+        paths = {
+            path.relative_to(client.directory)
+            for path in synchronised
+            if path.is_relative_to(client.directory)
+        }
+    names = {path.name for path in paths}
+    assert names >= {"store.bin", "columns.bin", "lexical.bin", "documents.bin", "dense.bin", "sparse.bin"}
+    assert {path.suffix for path in paths if path.parent.name.startswith("lexical-")} >= {
+        ".term",
+        ".idx",
+        ".json",
+    }
+    assert any(path.parent.name == "tombstones" for path in paths)
+    assert "CURRENT.tmp" in names
+    assert any(name.startswith("manifest-") for name in names)
+
+
 def dies(before: Path, client: Client, fatal: int, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Go on from a copy until the fatal call, if it comes to it, and then after it as a new process would."""
     reached = False

@@ -83,6 +83,12 @@ def service(root: Path, encoders: dict[str, str], port: int) -> Iterator[subproc
         process.wait()
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
 def indexer_of(process: subprocess.Popen[bytes]) -> int:
     """The indexer's process, once it is there."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -130,8 +136,7 @@ def test_a_killed_service_keeps_what_it_acknowledged(rounds: int, tmp_path: Path
         "WINNOW_ENCODER": str(tiny_encoder(tmp_path / "net")),
         "WINNOW_SPARSE_ENCODER": str(tiny_sparse_encoder(tmp_path / "sparse")),
     }
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     client = Client(url, seed=rounds)
     for number in range(rounds):
