@@ -7,9 +7,12 @@ what is under way then has as long again to end. Ctrl-C, by somebody who sits th
 """
 
 import asyncio
+import ctypes
 import math
 import signal
 import socket
+import struct
+import sys
 import time
 from contextlib import suppress
 from types import FrameType
@@ -32,6 +35,16 @@ LINGER_SECONDS = 2.0
 """For those who came through the door before it closed to say what they want."""
 
 TICK_SECONDS = 0.1
+
+SO_ATTACH_FILTER = 26
+DROP_SYN = (
+    (0x30, 0, 0, 13),  # load the flags of the TCP header
+    (0x54, 0, 0, 0x12),  # of these SYN and ACK
+    (0x15, 0, 1, 0x02),  # if SYN alone
+    (0x06, 0, 0, 0),  # drop, else
+    (0x06, 0, 0, 0xFFFF_FFFF),  # let pass
+)
+"""A packet filter, in the system's instructions: code, where to if true, if false, operand."""
 
 
 def make(app: FastAPI, **options: Any) -> "Server":
@@ -94,20 +107,13 @@ class Server(uvicorn.Server):
         """Close the door behind all that have come, wait for them, and stop the application."""
         if self._terminated:
             for listening in sockets or []:
-                await self._let_in(listening)
+                take_no_more(listening)
+            await asyncio.sleep(TICK_SECONDS)  # handshakes that have begun come to their end
+            await asyncio.sleep(TICK_SECONDS)  # and the loop has looked once more, however busy it is
             for server in self.servers:
                 server.close()
             await self._linger()
         await super().shutdown(sockets)
-
-    async def _let_in(self, listening: socket.socket) -> None:
-        """Accept those who wait: closing would reset their connections."""
-        loop = asyncio.get_running_loop()
-        listening.setblocking(False)
-        with suppress(BlockingIOError):
-            while True:
-                connection, _ = listening.accept()
-                await loop.connect_accepted_socket(self._connection, connection)
 
     async def _linger(self) -> None:
         """Hear those who have not asked anything yet. Others have been told to go, or had the whole drain."""
@@ -120,5 +126,15 @@ class Server(uvicorn.Server):
     def _connections(self) -> list[Connection]:
         return [one for one in self.server_state.connections if isinstance(one, Connection)]
 
-    def _connection(self) -> Connection:
-        return Connection(self.config, self.server_state, self.lifespan.state)
+
+def take_no_more(listening: socket.socket) -> None:
+    """Have the system drop what would begin a new connection, and nothing else.
+
+    To close at once would reset the connections that wait to be accepted, and more come while one accepts
+    them. A client that is not heard tries again after a second, and is refused if the door is closed by then.
+    """
+    instructions = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in DROP_SYN))
+    program = struct.pack("HP", len(DROP_SYN), ctypes.addressof(instructions))
+    if sys.platform == "linux":
+        with suppress(OSError):  # a sandbox may not know it; then some may be reset
+            listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)

@@ -65,7 +65,7 @@ def make_server(settings: "Settings") -> "tuple[uvicorn.Server, socket.socket]":
     try:
         app = create_app(settings, warmed=freeze)
     except KeyFileError as error:
-        raise CommandError(f"{error}; mend it, or make it anew by `winnow keys add`") from error
+        raise CommandError(f"{error}; mend it, or move it away and make keys anew") from error
     # Without a configuration of its own uvicorn's loggers speak through ours, and ours has an access line.
     return make(app, log_config=None, log_level="warning"), listening
 

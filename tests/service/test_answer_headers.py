@@ -25,7 +25,7 @@ SAFE = {
         ("GET", "/v1/collections", 200),
         ("GET", "/nowhere", 404),
         ("POST", "/livez", 405),
-        ("POST", "/embed", 400),
+        ("POST", "/embed", 422),
         ("POST", "/v1/collections/c/search", 500),
     ],
 )
