@@ -6,11 +6,11 @@ from itertools import islice
 from pathlib import Path
 
 from benchmarks.endpoint_loads import Load, queries
-from indexer.collection import CollectionSchema, collection_path, create_collection, log_path
+from indexer.collection import CollectionSchema, collection_path, create_collection
 from indexer.document import Document
 from indexer.kernels import warm
 from indexer.queue.contract import upsert
-from indexer.queue.sqlite import SqliteLog
+from indexer.queue.logs import Logs
 from indexer.sources import read_documents
 from indexer.worker import drain
 from models.roles import Load as Loader
@@ -39,7 +39,7 @@ def index_documents(root: Path, documents: Sequence[Document], load: Loader) -> 
     """Make the collection of these documents."""
     warm()
     create_collection(root, COLLECTION, CollectionSchema())
-    log = SqliteLog(log_path(collection_path(root, COLLECTION)))
+    log = Logs().open(collection_path(root, COLLECTION))
     log.append([upsert(document) for document in documents])
     log.close()
     drain(root, COLLECTION, load)

@@ -163,12 +163,12 @@ class Remote:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Stores raise what they like."""
+        """What went wrong, as a RepositoryError."""
         try:
             yield
         except FileNotFoundError:
             raise
-        except Exception as error:
+        except Exception as error:  # stores raise what they like
             raise RepositoryError(
                 f"repository {self._name!r} does not work: {type(error).__name__}: {error}"
             ) from error
