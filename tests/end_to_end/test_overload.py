@@ -44,7 +44,7 @@ async def most_open(state: State) -> None:
     """Require, until cancelled, that no more requests are worked on than may be."""
     while True:
         lines = state.metrics.exposition().splitlines()
-        (line,) = (each for each in lines if each.startswith(b"winnow_open_requests"))
+        (line,) = (each for each in lines if each.startswith(b"winnow_open_requests "))
         assert float(line.split()[1]) <= REQUESTS
         await asyncio.sleep(0.02)
 
