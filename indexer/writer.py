@@ -122,10 +122,15 @@ class Writer:
         try:
             yield
         except OSError:
-            with suppress(OSError, CorruptFile):
-                self._load()  # which sweeps: on a full disk others need the room of what was half written
+            self._recover()
             raise
         self._stale = False
+
+    def _recover(self) -> None:
+        """Sweep what was half written, if that is possible: on a full disk others need the room."""
+        if self.lock.stands():  # or else there may be another collection of its name by now
+            with suppress(OSError, CorruptFile):
+                self._load()
 
     def _load(self) -> None:
         self._stale = True

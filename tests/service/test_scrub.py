@@ -132,7 +132,7 @@ async def test_damage_to_any_kind_of_file_is_said_and_its_part_left_out(
         await check(whole, name, change, place)
 
 
-@pytest.mark.slow  # some ten minutes
+@pytest.mark.slow  # some four minutes
 async def test_damage_anywhere_in_any_file_is_said_and_its_part_left_out(whole: Path):
     for name in files(whole):
         for place in np.linspace(0, 1, 20, endpoint=False).tolist():
