@@ -77,8 +77,8 @@ def _named(what: str, errors: dict[str, str]) -> list[str]:
 
 
 CHECKS = (
-    Check("draining", _draining, holds_up=True),
     Check("start", _start, holds_up=True),
+    Check("draining", _draining, holds_up=True),
     Check("generations", lambda here: _named("collection", here.catalog.errors)),
     Check("damage", lambda here: here.catalog.concerns()),
     Check("encoders", lambda here: _named("encoder", here.nets.errors)),

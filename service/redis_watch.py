@@ -23,8 +23,7 @@ class RedisWatch:
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Look, and begin to watch."""
-        await self._look()
+        """Begin to watch. The first look may take seconds, which nobody need wait for."""
         self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -35,8 +34,8 @@ class RedisWatch:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self._seconds)
             await self._look()
+            await asyncio.sleep(self._seconds)
 
     async def _look(self) -> None:
         problem = await asyncio.to_thread(self._server.problem)

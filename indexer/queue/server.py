@@ -13,8 +13,10 @@ from redis.retry import Retry
 
 from indexer.queue.contract import LogUnavailable
 
-CONNECT_SECONDS = 2.0
-ANSWER_SECONDS = 10.0
+LOOK_SECONDS = 2.0
+"""For connections, and for commands that only read."""
+
+CHANGE_SECONDS = 10.0
 """Longer than a large append and its fsync take."""
 
 NEEDED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
@@ -26,12 +28,8 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self.place = _without_password(url)
-        self._client = redis.Redis.from_url(
-            url,
-            socket_connect_timeout=CONNECT_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._client = _client(url, LOOK_SECONDS)
+        self._changing = _client(url, CHANGE_SECONDS)
         self._scripts: dict[str, Any] = {}
 
     @contextmanager
@@ -48,7 +46,7 @@ class Server:
     def run(self, script: str, prefix: str, arguments: Sequence[Any]) -> Any:
         """Run a script on the keys below a prefix."""
         if script not in self._scripts:
-            self._scripts[script] = self._client.register_script(script)
+            self._scripts[script] = self._changing.register_script(script)
         with self.client():
             return self._scripts[script](keys=[prefix], args=arguments)
 
@@ -66,6 +64,16 @@ class Server:
     def close(self) -> None:
         """Let go of the connections."""
         self._client.close()
+        self._changing.close()
+
+
+def _client(url: str, seconds: float) -> redis.Redis:
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=LOOK_SECONDS,
+        socket_timeout=seconds,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def _forgetful(place: str, wrong: Sequence[str]) -> str:
@@ -95,7 +103,7 @@ def _reason(error: RedisError) -> tuple[int, str]:
     if isinstance(error, OutOfMemoryError) or "No space left" in text:
         return errno.ENOSPC, f"Redis has no space left ({text})"
     if isinstance(error, TimeoutError):
-        return errno.ETIMEDOUT, f"Redis did not answer within {ANSWER_SECONDS:.0f} s; it may have written it"
+        return errno.ETIMEDOUT, "Redis did not answer in time; it may have written it"
     if isinstance(error, ConnectionError):
         return errno.ECONNREFUSED, f"Redis cannot be reached ({text})"
     return errno.EIO, f"Redis refuses ({text})"

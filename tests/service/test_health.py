@@ -19,7 +19,21 @@ from tests.nets import word_overlap
 from tests.running import Service, running
 
 DOCUMENT = {"id": "a", "text": "moon"}
-NAMES = ["start", "generations", "encoders", "indexer", "progress", "log", "disk"]
+NAMES = [
+    "start",
+    "draining",
+    "generations",
+    "damage",
+    "encoders",
+    "indexer",
+    "progress",
+    "log",
+    "disk",
+    "redis",
+    "caches",
+    "rates",
+    "keys",
+]
 
 
 @pytest.fixture
@@ -69,6 +83,7 @@ async def test_until_it_is_ready_it_says_what_it_waits_for(tmp_path: Path):
 
 
 async def test_a_generation_that_cannot_be_opened(service: Service):
+    await service.make()
     service.state.catalog.errors["c"] = "a file is short"
     assert await failing(service) == {"generations": "collection c: a file is short"}
 

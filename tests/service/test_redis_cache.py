@@ -157,14 +157,17 @@ def silent() -> Iterator[str]:
         yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
 
 
-async def test_a_redis_that_never_answers_is_left_alone(tmp_path: Path):
+async def test_a_redis_that_never_answers_is_left_alone(redis: RedisServer, tmp_path: Path):
+    async with running(tmp_path / "data", redis_url=redis.url, **BUDGETS) as service:
+        await service.make(components=["bm25"])
+        await service.put(DOCUMENTS)
     with silent() as url:
-        async with running(tmp_path, redis_url=url, **BUDGETS) as service:
-            await service.make(components=["bm25"])
-            await service.put(DOCUMENTS)
+        async with running(tmp_path / "data", redis_url=url, **BUDGETS) as service:
             for _ in range(2):
                 answer = await service.search("moon")
                 assert ([hit["id"] for hit in answer["hits"]], answer["cached"]) == (["mond", "tide"], False)
+            while service.state.warmup.pending:
+                await asyncio.sleep(0.05)
             assert "searches do without it: no answer within" in await readiness(service)
             assert value(service, "errors_total") == 0, "it was known before the first search"
 

@@ -27,7 +27,7 @@ class House:
 
     def __init__(self, root: Path) -> None:
         self.metrics = IndexerMetrics()
-        self.worker = Worker(root, word_overlap, self.metrics)
+        self.worker = Worker(root, word_overlap, observer=self.metrics)
         self.directory = create_collection(root, "c", WORDS_ONLY)
 
     def write(self, *operations: Operation) -> None:
