@@ -60,4 +60,5 @@ class Answers:
             return None
         asked = request.model_dump_json(exclude={"pipeline", "generation", "timeout_ms"})
         ran = [stage.model_dump_json() for stage in stages]
-        return key_of("answer", snapshot.digest, asked, *ran, *map(str, nets))
+        left_out = sorted(snapshot.damaged)  # what was answered with them may be of damaged bytes
+        return key_of("answer", snapshot.digest, *left_out, asked, *ran, *map(str, nets))

@@ -131,6 +131,20 @@ async def test_a_document_more_makes_all_answers_of_the_collection_old(tmp_path:
         assert not answer["cached"]
 
 
+async def test_an_answer_of_damaged_bytes_is_not_given_once_they_are_known(tmp_path: Path):
+    async with running(tmp_path, **BUDGETS) as service:
+        await service.make(components=["bm25"])
+        for document in DOCUMENTS:
+            await service.put([document])
+        assert [await cached(service, "sea") for _ in range(2)] == [False, True]
+        collection = service.state.catalog.get("c")
+        damaged = collection.current.parts[0].entry.name
+        await service.state.catalog.judge(collection, f"segment {damaged}", "a byte has changed")
+        answer = await service.search("sea")
+        assert (answer["cached"], [hit["id"] for hit in answer["hits"]]) == (False, ["rain"])
+        assert answer["degraded"] == ["bm25"]
+
+
 async def test_half_an_answer_is_not_kept(tmp_path: Path):
     broken = True
 
