@@ -41,7 +41,6 @@ from service.nets import Nets
 from service.observed import Observed
 from service.rates import Rates
 from service.readings import readings
-from service.redis_watch import RedisWatch
 from service.repositories import Repositories
 from service.routes import (
     cohere,
@@ -176,7 +175,6 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         warmup=Warmup(catalog, scrub.at_once, nets, _defaults(settings), warmed),
         scrub=scrub,
         repositories=Repositories(settings.repositories),
-        redis=None if logs.server is None else RedisWatch(logs.server),
         indexer=_indexer(settings) if settings.worker == "embedded" else None,
     )
 
@@ -207,9 +205,6 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
         stack.callback(state.repositories.close)
         stack.push_async_callback(state.nets.stop)
         stack.callback(state.catalog.logs.close)
-        if state.redis is not None:
-            await state.redis.start()
-            stack.push_async_callback(state.redis.stop)
         await state.caches.start()
         stack.push_async_callback(state.caches.stop)
         await state.catalog.start()

@@ -1,9 +1,8 @@
 """The caches of a service: in its memory or, where the settings name a Redis, there."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
-from service.cache import Cache, MemoryCache, key_of
-from service.gauges import Sample
+from service.cache import Cache, MemoryCache, Tally, key_of
 from service.query_encodings import QueryEncodings
 from service.redis_cache import RedisLink
 from service.settings import Settings
@@ -36,17 +35,9 @@ class Caches:
         if self._link is not None:
             await self._link.stop()
 
-    def readings(self) -> Iterator[Sample]:
-        """What has become of them."""
-        for name, cache in self._caches.items():
-            labels, tally = {"cache": name, "net": ""}, cache.tally
-            yield "winnow_cache_hits_total", labels, tally.hits
-            yield "winnow_cache_misses_total", labels, tally.misses
-            yield "winnow_cache_evictions_total", labels, tally.evictions
-            yield "winnow_cache_declined_total", labels, tally.declined
-            yield "winnow_cache_errors_total", labels, tally.errors
-            yield "winnow_cache_bytes", labels, tally.bytes
-            yield "winnow_cache_limit_bytes", labels, tally.limit_bytes
+    def tallies(self) -> Mapping[str, Tally]:
+        """What has become of them, by name."""
+        return {name: cache.tally for name, cache in self._caches.items()}
 
     def _cache(self, name: str, budget: int) -> Cache | None:
         if budget:

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from shutil import disk_usage
 
 from indexer.collection import (
     CollectionSchema,
@@ -32,7 +31,6 @@ from service.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
-LEAST_FREE = 16 << 20
 
 Stamp = tuple[int, ...]  # changes when CURRENT is replaced, or the collection by another of its name
 
@@ -159,17 +157,13 @@ class Catalog:
         await self.refresh()
 
     def concerns(self) -> list[str]:
-        """A sentence for every piece of a generation that is left out of searches, and for a full disk."""
-        damages = [
+        """A sentence for every piece of a generation that is left out of searches."""
+        return [
             f"collection {collection.name}: {piece} is left out of searches: {why}; restore it from a copy, "
             "or index the documents again into a new collection"
             for collection in self
             for piece, why in collection.current.damaged.items()
         ]
-        free = disk_usage(self.root).free if self.root.exists() else LEAST_FREE
-        if free >= LEAST_FREE:
-            return damages
-        return [*damages, f"the disk is full ({free} bytes are left): writes are refused until there is room"]
 
     async def judge(self, collection: Collection, piece: str, why: str | None) -> None:
         """Leave a piece of what is served out of searches for what is wrong with it; None: take it back."""

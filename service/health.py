@@ -86,7 +86,7 @@ CHECKS = (
     Check("progress", _progress),
     Check("log", lambda here: _named("collection", here.lookout.errors)),
     Check("disk", _disk),
-    Check("redis", lambda here: _said(here.redis.problem if here.redis else None)),
+    Check("redis", lambda here: _said(here.lookout.redis)),
     Check("caches", lambda here: _said(here.caches.problem)),
     Check("rates", lambda here: _said(f"rates: {here.rates.lost}" if here.rates.lost else None)),
     Check("keys", _keys),

@@ -1,4 +1,4 @@
-"""Looks once a second at what probes and metrics tell and only the disk knows: the logs, and the room left.
+"""Looks once a second at what probes and metrics tell and only others know: logs, Redis, and the room left.
 
 Probes read what was seen last, so a log that hangs keeps nobody from hearing that the service is alive. That
 an indexer is stuck can be told from the log alone, wherever it runs: operations wait, and neither the
@@ -49,6 +49,7 @@ class Lookout:
     def __init__(self, catalog: Catalog, data_dir: Path) -> None:
         self.logs: dict[str, Seen] = {}
         self.errors: dict[str, str] = {}  # why a collection's log could not be read
+        self.redis: str | None = None  # what is wrong with the server that has the logs, if one has
         self.free_bytes = 0
         self._catalog = catalog
         self._data_dir = data_dir
@@ -81,6 +82,8 @@ class Lookout:
                 log.exception("looking at logs and disk failed; trying again")
 
     def _look(self, collections: Sequence[Collection]) -> None:
+        server = self._catalog.logs.server
+        self._see_redis(None if server is None else server.problem())
         logs: dict[str, Seen] = {}
         errors: dict[str, str] = {}
         for collection in collections:
@@ -88,8 +91,15 @@ class Lookout:
                 logs[collection.name] = _seen(collection, self.logs.get(collection.name))
             except LogUnavailable as error:
                 errors[collection.name] = str(error)
+                if server is not None:
+                    break  # it has the others too, and each would be waited for
         self.logs, self.errors = logs, errors
         self.free_bytes = shutil.disk_usage(_existing(self._data_dir)).free
+
+    def _see_redis(self, problem: str | None) -> None:
+        if problem != self.redis:
+            log.warning("%s", problem or "Redis is well again")
+        self.redis = problem
 
 
 def _existing(path: Path) -> Path:

@@ -1,12 +1,13 @@
 """What the gauges show, read off the parts of a running service: no disk, no lock held for long."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, get_args
 
 from models.roles import Role
 from service.batch_queue import Priority
 from service.batcher import Batcher
+from service.cache import Tally
 from service.catalog import Collection
 from service.gate import Flow
 from service.gauges import Sample
@@ -32,8 +33,9 @@ def readings(state: State, flow: Flow) -> Iterator[Sample]:
     for role, batcher in state.nets.queues():
         yield from queue(role, batcher)
     for net in state.nets.rerankers():
-        yield from documents_read(net.net.name, net.cache.stats())
-    yield from state.caches.readings()
+        yield from _cache("in_context", net.net.name, _of_stats(net.cache.stats()))
+    for name, tally in state.caches.tallies().items():
+        yield from _cache(name, "", _of_tally(tally))
     if state.indexer is not None:
         yield "winnow_indexer_running", {}, state.indexer.running
         yield "winnow_indexer_restarts_total", {}, state.indexer.restarts
@@ -66,15 +68,18 @@ def queue(role: Role, batcher: Batcher) -> Iterator[Sample]:
     yield "winnow_net_tokens_per_second", labels, batcher.tokens_per_second
 
 
-def documents_read(net: str, stats: "Stats") -> Iterator[Sample]:
-    """What a language model keeps of documents that it has read. Other caches are told of alike, by names
-    of their own in the label `cache`, and with an empty `net` where they are of none.
-    """
-    labels = {"cache": "in_context", "net": net}
-    yield "winnow_cache_hits_total", labels, stats.hits
-    yield "winnow_cache_misses_total", labels, stats.misses
-    yield "winnow_cache_evictions_total", labels, stats.evictions
-    yield "winnow_cache_declined_total", labels, stats.declined
-    yield "winnow_cache_entries", labels, stats.documents
-    yield "winnow_cache_bytes", labels, stats.bytes
-    yield "winnow_cache_limit_bytes", labels, stats.budget_bytes
+def _cache(cache: str, net: str, numbers: Mapping[str, float]) -> Iterator[Sample]:
+    """One cache: `net` is whose it is, empty where it is of none."""
+    for name, number in numbers.items():
+        yield f"winnow_cache_{name}", {"cache": cache, "net": net}, number
+
+
+def _of_tally(tally: Tally) -> dict[str, float]:
+    counts = ("hits", "misses", "evictions", "declined", "errors")
+    totals = {f"{name}_total": getattr(tally, name) for name in counts}
+    return {**totals, "bytes": tally.bytes, "limit_bytes": tally.limit_bytes}
+
+
+def _of_stats(stats: "Stats") -> dict[str, float]:
+    totals = {f"{name}_total": getattr(stats, name) for name in ("hits", "misses", "evictions", "declined")}
+    return {**totals, "entries": stats.documents, "bytes": stats.bytes, "limit_bytes": stats.budget_bytes}

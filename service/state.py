@@ -22,7 +22,6 @@ from service.lookout import Lookout
 from service.metrics import Metrics
 from service.nets import Nets
 from service.rates import Rates
-from service.redis_watch import RedisWatch
 from service.repositories import Repositories
 from service.scrub import Scrub
 from service.settings import Settings
@@ -48,7 +47,6 @@ class State:
     metrics: Metrics
     lookout: Lookout
     warmup: Warmup
-    redis: RedisWatch | None
     scrub: Scrub
     repositories: Repositories
     indexer: Embedded | None

@@ -149,7 +149,7 @@ async def test_probes_say_that_the_disk_is_full_as_long_as_it_is(
         while service.state.warmup.pending:
             await asyncio.sleep(0.01)
         with monkeypatch.context() as patch:
-            patch.setattr("service.catalog.LEAST_FREE", 1 << 62)
+            patch.setattr("service.health.LOW_BYTES", 1 << 62)
             (reason,) = (await service.ask("GET", "/readyz"))["reasons"]
-            assert reason.startswith("the disk is full (")
+            assert "MiB are left on the disk of" in reason
         assert (await service.ask("GET", "/readyz"))["reasons"] == []

@@ -13,7 +13,6 @@ from tests.running import Service, running
 @pytest.fixture
 async def service(tmp_path: Path, redis: RedisServer) -> AsyncIterator[Service]:
     async with running(tmp_path / "data", redis_url=redis.url) as service:
-        service.state.redis._seconds = 0.05  # type: ignore[union-attr]
         await service.make(components=["bm25"])
         await service.put([{"id": "tide", "text": "the moon pulls the sea"}])
         yield service
