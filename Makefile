@@ -47,6 +47,7 @@ client: setup  ## a Python client in build/client, from the OpenAPI document
 	$(VENV)/bin/winnow openapi > build/openapi.json
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" openapi-python-client generate --path build/openapi.json \
 	  --config docs/client.yml --meta uv --output-path build/client --overwrite
+	@echo "The client is in build/client. That it leaves out application/x-ndjson is known: docs/clients.md."
 
 test: setup redis-server  ## the default tests (no network, under 8 minutes on 2 cores)
 	$(PYTHON) -m pytest
