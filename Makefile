@@ -49,7 +49,7 @@ client: setup  ## a Python client in build/client, from the OpenAPI document
 	  --config docs/client.yml --meta uv --output-path build/client --overwrite
 	@echo "The client is in build/client. That it leaves out application/x-ndjson is known: docs/clients.md."
 
-test: setup redis-server  ## the default tests (no network, under 8 minutes on 2 cores)
+test: setup redis-server  ## the default tests (no network, about 10 minutes on 2 cores)
 	$(PYTHON) -m pytest
 
 test-all: setup redis-server  ## the slow tests too: many crash rounds, whole collections
