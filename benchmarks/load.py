@@ -37,7 +37,7 @@ LONGEST = 120.0
 class Closed:
     """`clients` that ask one after another for `seconds`; before that, `warm` seconds that are not counted.
 
-    A request counts if its answer comes within the `seconds`.
+    A request counts if its answer comes within the `seconds`. Answers from a cache are taken if `cached`.
     """
 
     port: int
@@ -46,14 +46,15 @@ class Closed:
     clients: int
     seconds: float
     warm: float = 1.0
+    cached: bool = False
 
 
 @dataclass(frozen=True)
 class Open:
     """Requests that are due at `rate` a second for `seconds`, as chance will have it or, if `even`, evenly.
 
-    Each of the last `patient` requests that were refused with a `Retry-After` by the time the last request is
-    due is sent once more, when that time has passed.
+    No answer comes from a cache. Each of the last `patient` requests that were refused with a `Retry-After`
+    by the time the last request is due is sent once more, when that time has passed.
     """
 
     port: int
@@ -183,7 +184,8 @@ class _Client:
 
     def __init__(self, job: Closed | Open) -> None:
         self._port = job.port
-        self._requests = [_request(job.path, body) for body in job.bodies]
+        cached = isinstance(job, Closed) and job.cached
+        self._requests = [_request(job.path, body, cached) for body in job.bodies]
         self._numbers = count()
         self._idle: list[_Connection] = []
 
@@ -216,11 +218,12 @@ class _Ask(Protocol):
     async def __call__(self, due: float) -> Answer: ...
 
 
-def _request(path: str, body: str) -> bytes:
+def _request(path: str, body: str, cached: bool) -> bytes:
     content = body.encode()
+    anew = "" if cached else "Cache-Control: no-cache\r\n"
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(content)}\r\n\r\n"
+        f"{anew}Content-Length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content
 

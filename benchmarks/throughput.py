@@ -1,10 +1,11 @@
 """How many searches a second the default pipeline answers, and how long they take, by number of clients.
 
-    python -m benchmarks.throughput --data DIR [--seconds 30] [--documents 5000] [--cores 0]
+    python -m benchmarks.throughput --data DIR [--seconds 30] [--documents 5000] [--cores 0] [--cached]
 
 DIR is a BEIR folder, whose documents are indexed and whose queries are asked, each client's next when it has
 the answer to its last (`benchmarks.load`). Service and clients share the cores, the clients in a process of
-their own. Percentiles are of answers with status 200; others are counted beside.
+their own. Every answer is worked out, or with --cached only the first to a question. Percentiles are of
+answers with status 200; others are counted beside.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def main() -> None:
         print("| | requests/s | p50 ms | p95 ms | p99 ms | not answered |\n|---|---|---|---|---|---|")
         with running(service.command, service.probe) as server:
             for load in searches(options.data):
-                print(_row(load, server.port, options.seconds), flush=True)
+                print(_row(load, server.port, options), flush=True)
     print(f"\nload average at the end {os.getloadavg()[0]:.1f}")
 
 
@@ -50,15 +51,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--cores", type=cores, default=os.sched_getaffinity(0), help="0 or 0,1 (default: all)"
     )
+    parser.add_argument("--cached", action="store_true", help="take answers from the cache")
     return parser.parse_args()
 
 
-def _row(load: Load, port: int, seconds: float) -> str:
-    outcome = measure(Closed(port, load.path, load.bodies, load.clients, seconds))
+def _row(load: Load, port: int, options: argparse.Namespace) -> str:
+    job = Closed(port, load.path, load.bodies, load.clients, options.seconds, cached=options.cached)
+    outcome = measure(job)
     taken = outcome.milliseconds(OK)
     times = " | ".join(f"{each:.1f}" for each in percentiles(taken, 50, 95, 99))
     others = len(outcome.answers) - len(taken)
-    return f"| {load.label} | {len(taken) / seconds:.1f} | {times} | {others} |"
+    return f"| {load.label} | {len(taken) / options.seconds:.1f} | {times} | {others} |"
 
 
 if __name__ == "__main__":

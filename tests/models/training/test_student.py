@@ -26,7 +26,7 @@ from models.training.student import (
 )
 from tests.models.cross_folders import headed, say
 
-SMALL = StudentOptions(steps=80, batch=8, learning_rate=0.02, validate=40, width=32)
+SMALL = StudentOptions(steps=160, batch=8, learning_rate=0.02, validate=80, width=32)
 WORDS = ("tide", "moon", "sea", "water", "cat", "dog", "rain", "sun")
 
 
