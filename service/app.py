@@ -60,6 +60,7 @@ from service.scrub import Scrub
 from service.settings import Settings
 from service.state import State
 from service.tracing import TELEMETRY
+from service.turns import A_THREAD, Turns
 from service.warmup import Warmup
 from service.workers import Workers
 
@@ -146,10 +147,11 @@ async def _method_not_allowed(request: Request, error: Exception) -> Response:
 def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> State:
     metrics = Metrics()
     workers = Workers(settings.threads, metrics.worker_waits.observe)
+    turns = Turns(A_THREAD * workers.threads, metrics.search_waits.observe)
     nets = Nets(settings, workers, load, metrics)
     logs = Logs(settings.redis())
     caches = Caches(settings)
-    engine = Engine(settings, nets, workers, metrics)
+    engine = Engine(settings, nets, workers, turns, metrics)
     remembering = nets.remembering(caches.encodings)
     catalog = Catalog(
         settings.data_dir, logs, watch_seconds=settings.watch_seconds, keep_seconds=settings.keep_seconds
@@ -166,7 +168,7 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         nets=nets,
         engine=engine,
         answers=Answers(
-            Engine(settings, remembering, workers, metrics), remembering, caches.results, plain=engine
+            Engine(settings, remembering, workers, turns, metrics), remembering, caches.results, plain=engine
         ),
         caches=caches,
         endpoints=Endpoints(settings, nets, workers),

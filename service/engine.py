@@ -39,6 +39,7 @@ from service.stages import (
     Pipeline,
     Sparse,
 )
+from service.turns import Turns
 from service.types import Mask, Nets, Search, Stage
 from service.workers import Workers
 
@@ -71,13 +72,16 @@ def named_pipelines(given: Mapping[str, list[dict[str, Any]]]) -> dict[str, Pipe
 class Engine:
     """Answers searches over any snapshot."""
 
-    def __init__(self, settings: Settings, nets: Nets, workers: Workers, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, nets: Nets, workers: Workers, turns: Turns, metrics: Metrics
+    ) -> None:
         self.limits = settings.limits
         self.timeout_ms = settings.timeout_ms
         self.cross_encoder = settings.cross_encoder
         self.pipelines = named_pipelines(settings.pipelines)
         self.nets = nets
         self.workers = workers
+        self._turns = turns
         self._kept = Kept(metrics, settings.slow_search_ms)
 
     async def search(self, snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
@@ -93,7 +97,8 @@ class Engine:
             raise DamagedError(f"no segment is left to search: {'; '.join(snapshot.missing)}")
         search = await self._begin(snapshot, request)
         try:
-            outcome = await run(stages, search)
+            async with self._turns.taken(search.deadline):
+                outcome = await run(stages, search)
         finally:
             await search.forget()
         wanted = _wanted(snapshot.schema, request.pipeline)

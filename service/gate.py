@@ -5,6 +5,7 @@ loop its parsing. When thousands a second come that cannot be served, that alone
 those that can. A refusal here costs some 30 µs, the server's own work not counted.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.error_shapes import WIRES
 from service.errors import BusyError
 from service.guards import refuse
+from service.log_lines import fields
+
+log = logging.getLogger(__name__)
 
 SEARCHES = ("/search", "/search:batch")
 """How the paths of searches end."""
@@ -24,6 +28,11 @@ FADE_SECONDS = 2.0
 
 UNKNOWN_SECONDS = 1.0
 """How long to stay away while no request has been finished yet."""
+
+SAY_SECONDS = 10.0
+"""So far apart are the lines in the log that say how many were refused; a line each would cost as much as
+refusing them.
+"""
 
 
 class Flow:
@@ -77,6 +86,7 @@ class Gate:
         self.most = most
         self.longest = longest
         self.refused = refused
+        self._untold, self._told = 0, -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -84,6 +94,7 @@ class Gate:
             return await self.app(scope, receive, send)
         if self.flow.inside >= self.most:
             self.refused.inc()
+            self._tell()
             return await refuse(self._full(), scope, receive, send)
         refused = False
 
@@ -97,6 +108,14 @@ class Gate:
             await self.app(scope, receive, noting_send)
         finally:
             self.flow.leave(refused=refused)
+            if refused:
+                self._tell()
+
+    def _tell(self) -> None:
+        self._untold += 1
+        if time.monotonic() - self._told >= SAY_SECONDS:
+            log.warning("requests were answered 429", extra=fields(since_told=self._untold))
+            self._untold, self._told = 0, time.monotonic()
 
     def _full(self) -> BusyError:
         return BusyError(

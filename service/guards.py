@@ -7,8 +7,8 @@ where the work is. Order, outermost first: `AnswerHeaders` (answer_headers.py), 
 """
 
 import asyncio
+import random
 import re
-import secrets
 import time
 from collections.abc import Awaitable
 from typing import TypeVar
@@ -46,7 +46,7 @@ class RequestId:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:

@@ -83,6 +83,12 @@ class Metrics:
         self.scored = Counter(
             "winnow_stage_scored_hits", "Hits a rescoring stage looked at.", ["stage"], registry=registry
         )
+        self.search_waits = Histogram(
+            "winnow_search_wait_seconds",
+            "Time that searches waited for their turn.",
+            buckets=SECONDS,
+            registry=registry,
+        )
         self.worker_waits = Histogram(
             "winnow_worker_wait_seconds",
             "Time that work waited for a worker thread.",

@@ -178,10 +178,16 @@ class Snapshot:
         """Let go of what can be opened again; searches that hold it keep it until they end."""
         self._fulltext.forget()
 
-    def holds(self, seqs: NDArray[np.int64]) -> Mask:
-        """Which of these passages are in its parts: tantivy also finds those of a segment left out."""
+    @cached_property
+    def _ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First and last passage of every part."""
         ranges = np.array([(part.entry.first_seq, part.entry.last_seq) for part in self.parts], np.int64)
         firsts, lasts = ranges.reshape(-1, 2).T
+        return firsts.copy(), lasts.copy()
+
+    def holds(self, seqs: NDArray[np.int64]) -> Mask:
+        """Which of these passages are in its parts: tantivy also finds those of a segment left out."""
+        firsts, lasts = self._ranges
         numbers = np.searchsorted(firsts, seqs, side="right") - 1
         inside: Mask = numbers >= 0
         inside[inside] = seqs[inside] <= lasts[numbers[inside]]
@@ -189,11 +195,10 @@ class Snapshot:
 
     def locate(self, seqs: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """Part and row of every passage; all must be in this snapshot."""
-        first_seqs = np.array([part.entry.first_seq for part in self.parts], np.int64)
-        numbers = np.searchsorted(first_seqs, seqs, side="right") - 1
+        numbers = np.searchsorted(self._ranges[0], seqs, side="right") - 1
         rows = np.empty(len(seqs), np.int64)
         for part, inside in self._by_part(numbers):
-            rows[inside] = np.searchsorted(part.segment.store.seqs, seqs[inside])
+            rows[inside] = part.segment.store.rows_at(seqs[inside])
         return numbers, rows
 
     def document_keys(self, seqs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -206,6 +211,9 @@ class Snapshot:
 
     def _by_part(self, numbers: NDArray[np.intp]) -> Iterator[tuple[Part, NDArray[np.intp]]]:
         """Every part that is among `numbers`, and where."""
+        if len(self.parts) == 1:
+            yield self.parts[0], np.arange(len(numbers))
+            return
         order = np.argsort(numbers, kind="stable")
         bounds = np.searchsorted(numbers[order], np.arange(len(self.parts) + 1))
         for part, begin, end in zip(self.parts, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):

@@ -28,8 +28,9 @@ class Workers:
     """
 
     def __init__(self, threads: int | None = None, waited: Callable[[float], None] | None = None) -> None:
+        self.threads = threads or cores()
         self._waited = waited
-        self._pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="worker")
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="worker")
 
     async def run(self, work: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         """`work(*arguments)` in a thread; raises what it raises. Cancelling takes it off the queue.

@@ -48,7 +48,13 @@ class Store:
         self._json: NDArray[np.uint8] = arrays["json"]
         self._ids = Dictionary(arrays, "id")
         self.rows = len(self.seqs)
+        self._first = int(self.seqs[0]) if self.rows else 0
+        self._gapless = self.rows > 0 and int(self.seqs[-1]) - self._first + 1 == self.rows
         self.documents = len(self._ids)
+
+    def rows_at(self, seqs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of passages that are all in here. A segment that nothing was merged out of has no gaps."""
+        return seqs - self._first if self._gapless else np.searchsorted(self.seqs, seqs)
 
     def json(self, number: int) -> bytes:
         """A document's JSON as it was accepted."""

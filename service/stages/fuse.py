@@ -27,7 +27,7 @@ from pydantic import Field, Strict, model_validator
 from service.errors import StageError
 from service.limits import Limit
 from service.pipeline import Outcome, run
-from service.stages.group import Group
+from service.stages.group import Group, first_of_each
 from service.stages.lookup import siblings
 from service.stages.normalise import Normalisation, Values, missing, normaliser
 from service.types import Hits, Scores, Search, Seqs, Stage
@@ -132,8 +132,9 @@ class Fuse(Stage):
     def _listed(self, search: Search, stages: "Pipeline", weight: float, hits: Hits) -> Listed:
         if self.unit == "passage":
             return Listed(stages, weight, hits, hits.seqs, len(hits))
-        hits = Group().group(hits, search.snapshot.document_keys(hits.seqs))
-        return Listed(stages, weight, hits, search.snapshot.document_keys(hits.seqs), len(hits))
+        documents = search.snapshot.document_keys(hits.seqs)
+        best = first_of_each(documents)
+        return Listed(stages, weight, hits.take(best), documents[best], len(best))
 
     async def _filled(self, search: Search, lists: Sequence[Listed]) -> list[Listed]:
         """The same lists, each with the real scores of what only others found, as far as they can be had."""

@@ -32,12 +32,12 @@ class Group(Stage):
 
     def group(self, hits: Hits, documents: NDArray[np.int64]) -> Hits:
         """`documents` [hits] says which document each passage is of; hits come in order, as everywhere."""
+        if self.method == "max":
+            return hits.take(first_of_each(documents))
         if self.method == "first":
             order = np.argsort(hits.seqs)
             hits, documents = hits.take(order), documents[order]
         _, first, document = np.unique(documents, return_index=True, return_inverse=True)
-        if self.method == "max":
-            return hits.take(np.sort(first))
         scores = hits.scores[first]
         if self.method == "sum":
             counted = _place_in_document(document) < self.n
@@ -45,6 +45,12 @@ class Group(Stage):
             scores = totals.astype(np.float32)
         chosen = hits.take(first)
         return Hits(chosen.seqs, scores, chosen.raw).best(len(first))
+
+
+def first_of_each(documents: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Where each document comes first, ascending."""
+    _, first = np.unique(documents, return_index=True)
+    return np.sort(first)
 
 
 def _place_in_document(document: NDArray[np.intp]) -> NDArray[np.intp]:
