@@ -25,6 +25,7 @@ from tests.redis_server import RedisServer
 PATIENCE = 180.0
 BATCH = 100
 PAGE = 1000
+MOST = 10_000  # documents of a collection
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def expected(load: Load) -> dict[str, set[str]]:
 def found(client: httpx.Client, name: str) -> list[str]:
     """Every document, by the word that all have, page after page of one generation."""
     ids: list[str] = []
-    body = {"query": "sea", "pipeline": "bm25", "top_k": PAGE}
+    body = {"query": "sea", "pipeline": [{"stage": "bm25", "k": MOST}], "top_k": PAGE}
     generation = client.get(f"/{name}").json()["generation"]
     while True:
         page = client.post(f"/{name}/search", json={**body, "offset": len(ids), "generation": generation})
@@ -144,12 +145,15 @@ def found(client: httpx.Client, name: str) -> list[str]:
             return ids
 
 
-def search_until(over: threading.Event, clients: list[httpx.Client], load: Load, failures: list[str]) -> None:
+def search_until(
+    over: threading.Event, clients: list[httpx.Client], load: Load, statuses: list[int], failures: list[str]
+) -> None:
     """Ask one service and the other; no answer may fail or name a document twice."""
     chance = random.Random(1)
     while not over.is_set():
         name, client = chance.choice(load.names), chance.choice(clients)
         answer = client.post(f"/{name}/search", json={"query": "sea", "pipeline": "bm25", "top_k": 50})
+        statuses.append(answer.status_code)
         ids = [hit["id"] for hit in answer.json()["hits"]] if answer.status_code == 200 else []
         if answer.status_code != 200 or len(ids) != len(set(ids)):
             failures.append(answer.text)
@@ -167,8 +171,8 @@ def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(
         for name in load.names:
             assert clients[0].put(f"/{name}", json={"components": ["bm25", "dense"]}).status_code == 201
             until(lambda name=name: clients[1].get(f"/{name}").status_code == 200)
-        over, failures = threading.Event(), []
-        searching = threading.Thread(target=search_until, args=(over, clients, load, failures))
+        over, statuses, failures = threading.Event(), [], []
+        searching = threading.Thread(target=search_until, args=(over, clients, load, statuses, failures))
         searching.start()
         stack.callback(searching.join)
         stack.callback(over.set)
@@ -191,3 +195,4 @@ def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(
                 there = found(client, name)
                 assert len(there) == len(set(there))
                 assert set(there) == ids
+        print(f"{load.documents} documents, {kills} workers killed, {len(statuses)} searches meanwhile")
