@@ -84,6 +84,7 @@ def started(tmp_path: Path) -> Iterator[tuple[str, dict[str, int]]]:
         "WINNOW_SPARSE_ENCODER": str(tiny_sparse_encoder(tmp_path / "sparse")),
         "WINNOW_KEEP_SECONDS": "2",
         "WINNOW_SCRUB_BYTES_PER_SECOND": str(2**20),
+        "WINNOW_RESULT_CACHE_BYTES": str(2**20),  # full long before the half
     }
     port = free_port()
     url = f"http://127.0.0.1:{port}"
