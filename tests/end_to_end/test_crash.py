@@ -135,7 +135,9 @@ def finish(root: Path, client: Client) -> None:
 @pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_worker_loses_nothing_and_shows_nothing_half_made(rounds: int):
     with quick_directory() as root:
-        finish(root, kill_rounds(root, rounds, seed=rounds))
+        client = kill_rounds(root, rounds, seed=rounds)
+        finish(root, client)
+        print(f"{rounds} rounds, {len(client.acknowledged)} acknowledged operations, none lost")
 
 
 class Death(BaseException):
@@ -156,6 +158,7 @@ def test_every_fail_point(step: int, monkeypatch: pytest.MonkeyPatch):
         while dies(before, client, fatal, monkeypatch):
             fatal += step
     assert fatal > 50
+    print(f"killed before one of {fatal // step} durable calls")
 
 
 def test_there_are_fail_points_at_every_kind_of_file(monkeypatch: pytest.MonkeyPatch):

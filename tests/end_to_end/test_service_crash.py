@@ -31,6 +31,7 @@ class Client:
         self.http = httpx.Client(base_url=f"{url}/v1/collections", timeout=10)
         self.random = random.Random(seed)
         self.possible: dict[str, set[str | None]] = {}
+        self.acknowledged = 0
 
     def write(self) -> None:
         """Upsert or delete a few documents, and note what may be true now."""
@@ -62,6 +63,7 @@ class Client:
             self.possible.setdefault(name, {None}).add(text)
         answer = self.http.post(path, json=body)
         assert answer.status_code == 202, answer.text
+        self.acknowledged += 1
         for name, text in changes.items():
             self.possible[name] = {text}
 
@@ -149,3 +151,4 @@ def test_a_killed_service_keeps_what_it_acknowledged(rounds: int, tmp_path: Path
         until_answered(f"{url}/readyz")
         until_applied(client)
         client.check()
+    print(f"{rounds} rounds, {client.acknowledged} acknowledged writes, none lost")
