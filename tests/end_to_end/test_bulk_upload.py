@@ -123,4 +123,6 @@ def test_a_service_killed_during_uploads_has_what_it_acknowledged_whole(rounds: 
         shown = httpx.get(f"{url}/v1/collections/c").json()
         assert shown["queued"] == sum(found.values())
         assert len(uploads.begun) > len(uploads.acknowledged), "some were under way"
-    print(f"{rounds} rounds, {len(uploads.acknowledged)} acknowledged uploads of {LINES} documents, none lost")
+    print(
+        f"{rounds} rounds, {len(uploads.acknowledged)} acknowledged uploads of {LINES} documents, none lost"
+    )
