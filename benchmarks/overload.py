@@ -1,6 +1,7 @@
 """What becomes of a service that is asked for ten times what it can do.
 
     python -m benchmarks.overload --data DIR [--seconds 60] [--times 10] [--documents 5000] [--cores 0]
+                                  [--only searches]
 
 DIR is a BEIR folder, whose documents are searched by its queries with the default pipeline. Then, each time
 of a new service, `/v1/embeddings` is asked by its queries, one a request, and by passages of 100 words in
@@ -57,14 +58,20 @@ def main() -> None:
     print(f"command: python -m benchmarks.overload {' '.join(sys.argv[1:])}")
     print(f"machine: {describe('torch', 'uvicorn')}")
     print(f"cores {sorted(options.cores)} for service and client", flush=True)
-    *_, searching = searches(options.data)
-    *_, queries, passages = Texts(options.data).embedding()
-    for load in (searching, queries, passages):
+    for load in _loads(options):
         with TemporaryDirectory(prefix="winnow-") as data_dir:
             if load.path == SEARCH:
                 print(f"{index(options.data, Path(data_dir), options.documents)} documents", flush=True)
             _one(load, winnow(data_dir), options)
     print(f"load average at the end {os.getloadavg()[0]:.1f}")
+
+
+def _loads(options: argparse.Namespace) -> list[Load]:
+    *_, searching = searches(options.data)
+    if options.only == "searches":
+        return [searching]
+    *_, queries, passages = Texts(options.data).embedding()
+    return [queries, passages] if options.only == "embeddings" else [searching, queries, passages]
 
 
 def _options() -> argparse.Namespace:
@@ -75,6 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--documents", type=int, default=5000, help="at most so many are searched")
     parser.add_argument("--times", type=float, default=10, help="how many times the sustainable rate")
+    parser.add_argument("--only", choices=["searches", "embeddings"])
     parser.add_argument(
         "--cores", type=cores, default=os.sched_getaffinity(0), help="0 or 0,1 (default: all)"
     )

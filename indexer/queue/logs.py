@@ -60,8 +60,8 @@ def log_name(directory: Path) -> str:
         return path.read_text("ascii").strip()
     if (directory / SQLITE).exists():
         raise WrongLog(
-            f"the log of collection {directory.name!r} is a SQLite file: unset WINNOW_REDIS_URL, or index "
-            "its documents into a new collection"
+            f"the log of collection {directory.name!r} is a SQLite file: unset WINNOW_REDIS_URL, or move "
+            "it by a backup that is restored with it set"
         )
     return _given(path)
 

@@ -31,6 +31,7 @@ from indexer.writer import Writer
 from tests.indexer.dying import killed_before
 from tests.indexer.reading import Reading, quick_directory
 from tests.nets import word_overlap
+from tests.redis_server import RedisServer
 
 SCHEMA = CollectionSchema(language="none", components=("bm25",))
 
@@ -82,6 +83,22 @@ def test_what_was_backed_up_comes_back_under_any_name(root: Path, kept: Director
     copy = read_current(collection_path(root, "copy"))
     assert copy.statistics == backup.manifest.statistics
     assert folders(root) == ["c", "copy"]
+
+
+def test_a_collection_moves_between_files_and_redis_by_its_backup(
+    root: Path, kept: Directory, redis: RedisServer
+):
+    restore(kept, root, back_up(kept, root, "c").backup, "there")
+    there = Logs(redis.url)
+    there.open(collection_path(root, "there")).append([upsert(Document(id="e", text="moon e"))])
+    drain(root, "there", word_overlap, logs=there)
+    assert ids(root, "there") == ["b", "d", "e"]
+    restore(kept, root, back_up(kept, root, "there").backup, "back")
+    here = Logs().open(collection_path(root, "back"))
+    here.append([delete("e")])
+    here.close()
+    drain(root, "back", word_overlap)
+    assert ids(root, "back") == ["b", "d"]
 
 
 def test_what_waits_to_be_indexed_is_not_part_of_it(root: Path, kept: Directory):
