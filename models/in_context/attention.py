@@ -7,7 +7,7 @@ forward at the layer where it is done by raising `Reached`: layers above never r
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from models.in_context.flat import Attend
 from models.in_context.flex import block_mask, flex_attend
-from models.in_context.read_out import Drop, Reading, mass, wide
+from models.in_context.read_out import Drop, Reading, ReadOut, mass, wide
 from models.in_context.segments import Segments
 from models.in_context.states import Source, States
 
@@ -244,9 +244,9 @@ class Asked:
         """What the tokens `rows` give to each token of the documents: float32 [all]."""
         keys, scale = self._room[0], scale / self._plan.temperature
         if self._plan.everything:
-            found = mass(q[:, rows], keys, weights, scale, ~self._seen[rows])
+            found = mass(q[:, rows], keys, weights, scale, ~self._seen[rows], self._plan.later)
             return found[self._first : self._behind]
-        return mass(q[:, rows], keys[:, self._first : self._behind], weights, scale)
+        return mass(q[:, rows], keys[:, self._first : self._behind], weights, scale, later=self._plan.later)
 
     def _difference(self) -> Tensor:
         """Attention of the question, less that of the content-free one."""
@@ -322,28 +322,23 @@ class Flat:
     def _read(self, q: Tensor, k: Tensor, weights: Tensor, scale: float) -> Tensor:
         queries = q[:, self._rows]
         if not self._plan.everything:
-            return mass(queries, k[:, self._documents], weights, scale)
+            return mass(queries, k[:, self._documents], weights, scale, later=self._plan.later)
         places = torch.arange(k.shape[1], device=k.device)
         behind = places > torch.tensor(self._rows, device=k.device)[:, None]
-        return mass(queries, k, weights, scale, behind)[self._documents]
+        return mass(queries, k, weights, scale, behind, self._plan.later)[self._documents]
 
 
 class Plan:
     """A read-out as tensors of one net: weights float32 [heads] by layer."""
 
-    def __init__(
-        self,
-        weights: Mapping[int, Sequence[float]],
-        everything: bool,
-        robust: bool,
-        temperature: float,
-        device: str,
-    ) -> None:
+    def __init__(self, read: ReadOut, last: int, heads: int, device: str) -> None:
+        weights = read.weights(last, heads)
         self.weights = {layer: torch.tensor(each, device=device) for layer, each in weights.items()}
         self.last = max(weights)
-        self.everything = everything
-        self.robust = robust
-        self.temperature = temperature
+        self.everything = read.over == "everything"
+        self.robust = read.robust
+        self.temperature = read.temperature
+        self.later = read.later
 
 
 def _joined(kept: Reading, stayed: Sequence[int], left: Sequence[int], gone: Reading) -> Reading:

@@ -40,7 +40,7 @@ from models.in_context.items import (
 from models.in_context.layout import Layout
 from models.in_context.opened import Opened, load_model, opened
 from models.in_context.policies import sparse_attention
-from models.in_context.read_out import Drop, Icr, Reading, ReadOut
+from models.in_context.read_out import Drop, Icr, Reading, ReadOut, parts
 from models.in_context.segments import Segments
 from models.in_context.states import Joined, Source, States
 from models.in_context.survey import AloneSurveyed, Surveyed, by_head
@@ -250,9 +250,7 @@ class InContextNet:
 
     def _plan(self, read: ReadOut) -> Plan:
         if read not in self._plans:
-            weights = read.weights(self.layer, self.heads)
-            everything = read.over == "everything"
-            self._plans[read] = Plan(weights, everything, read.robust, read.temperature, self.device)
+            self._plans[read] = Plan(read, self.layer, self.heads, self.device)
         return self._plans[read]
 
     @cached_property
@@ -303,10 +301,11 @@ class InContextNet:
         used, signal = weights.nonzero()[:, 0], queries.shape[1]
         vectors = (queries[used] / read.temperature).reshape(-1, self.head_dim)
         shared = used // (self.heads // self.kv_heads)
+        counted = torch.outer(weights[used], parts(signal, read.later).to(weights))
         return KeyQuestion(
             vectors.cpu().numpy(),
             shared.repeat_interleave(signal).cpu().numpy(),
-            (weights[used] / signal).repeat_interleave(signal).cpu().numpy(),
+            counted.flatten().cpu().numpy(),
         )
 
     def _in_blocks(self, prompt: Prompt) -> Reading:

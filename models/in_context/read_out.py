@@ -7,6 +7,9 @@ tokens that the answer begins with, at one layer, over the documents' tokens onl
 without content gets from the same documents; tokens that are then two deviations below their document's mean
 do not count. `heads` (QRHead, Zhang et al., arXiv 2506.09944; CoRe heads, Tran et al., arXiv 2510.02219): as
 `icr`, of heads that were chosen on judged questions, each over the documents' tokens with a temperature.
+
+A word of a question has read those before it and none behind it, so the later ones know better what is
+asked. `later` lets them count for more: the i-th of n by (i / n) ** later, of which 0 is the plain mean.
 """
 
 import math
@@ -31,6 +34,7 @@ class BlockRank:
     over: ClassVar[Literal["documents", "everything"]] = "documents"
     robust: ClassVar[bool] = False
     temperature: ClassVar[float] = 1.0
+    later: ClassVar[float] = 0.0
 
     signal: Signal = "answer"
     calibrate: bool = False
@@ -52,6 +56,7 @@ class Icr:
     over: ClassVar[Literal["documents", "everything"]] = "everything"
     robust: ClassVar[bool] = True
     temperature: ClassVar[float] = 1.0
+    later: ClassVar[float] = 0.0
     signal: ClassVar[Signal] = "words"
     calibrate: ClassVar[bool] = True
 
@@ -81,12 +86,15 @@ class Heads:
     temperature: float = 1.0
     calibrate: bool = True
     signal: Signal = "words"
+    later: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.heads:
             raise ValueError("a read-out of chosen heads needs one at least")
         if not self.temperature > 0:
             raise ValueError(f"the temperature of heads must be above 0, not {self.temperature}")
+        if not self.later >= 0:
+            raise ValueError(f"later is 0 or more, not {self.later}")
 
     def weights(self, last: int, heads: int) -> dict[int, list[float]]:
         """Weight of every head, by layer."""
@@ -114,7 +122,7 @@ ReadOut = BlockRank | Icr | Heads
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "blockrank": ("signal", "calibrate"),
     "icr": ("layers",),
-    "heads": ("heads", "temperature", "calibrate", "signal"),
+    "heads": ("heads", "temperature", "calibrate", "signal", "later"),
 }
 
 
@@ -129,8 +137,9 @@ def read_out_from_json(value: Any) -> ReadOut:
         )
     if fields.get("signal", "words") not in ("answer", "words"):
         raise ValueError(f"signal is 'answer' or 'words', not {fields['signal']!r}")
-    if not _finite(fields.get("temperature", 1.0)):
-        raise ValueError(f"temperature is a number, not {fields['temperature']!r}")
+    for name in ("temperature", "later"):
+        if not _finite(fields.get(name, 1.0)):
+            raise ValueError(f"{name} is a number, not {fields[name]!r}")
     if not isinstance(fields.get("calibrate", True), bool):
         raise ValueError(f"calibrate is true or false, not {fields['calibrate']!r}")
     if kind == "heads":
@@ -211,9 +220,14 @@ class Reading:
 
 
 def mass(
-    queries: Tensor, keys: Tensor, weights: Tensor, scale: float, hidden: Tensor | None = None
+    queries: Tensor,
+    keys: Tensor,
+    weights: Tensor,
+    scale: float,
+    hidden: Tensor | None = None,
+    later: float = 0.0,
 ) -> Tensor:
-    """Attention of some tokens of a question, mean over these and weighted over heads: float32 [t].
+    """Attention of some tokens of a question, weighted over these and over heads: float32 [t].
 
     queries [heads, signal, head_dim], keys [kv_heads, t, head_dim], weights float32 [heads]; `scale` goes
     before the softmax over t. hidden bool [signal, t] says which keys a token does not see. Heads without
@@ -224,8 +238,15 @@ def mass(
     logits = wide(torch.matmul(queries[used], keys[used // group].transpose(1, 2))) * scale
     if hidden is not None:
         logits = logits.masked_fill(hidden, -torch.inf)
-    attention = logits.softmax(-1).mean(1)
+    rows = parts(queries.shape[1], later).to(logits)
+    attention = torch.einsum("r,hrt->ht", rows, logits.softmax(-1))
     return weights[used].to(attention.dtype) @ attention
+
+
+def parts(rows: int, later: float) -> Tensor:
+    """What each of a question's tokens counts, by its place: float32 [rows], summing to one."""
+    places = torch.arange(1, rows + 1, dtype=torch.float32) / rows
+    return places**later / (places**later).sum()
 
 
 def wide(tensor: Tensor) -> Tensor:

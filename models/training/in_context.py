@@ -55,8 +55,7 @@ class InContextOptions(Options):
     """`layer` is l*, `rank` that of LoRA, `documents` are those a question brings into a step: the relevant
     one, and others of its group by chance. `aware` is the share of steps in mode `query_aware`. `distil`
     weighs, in the other steps, how far attention is from what the group's teachers together think of its
-    documents, on a range from 0 to `scale`. `typed` is the share of questions that are asked as people type
-    them: in lower case, without a mark at the end.
+    documents, on a range from 0 to `scale`.
     """
 
     batch: int = 6
@@ -69,7 +68,6 @@ class InContextOptions(Options):
     signal: Literal["words", "answer"] = "words"
     distil: float = 1.0
     scale: float = 10.0
-    typed: float = 0.0
 
 
 class AttentionReader(Student):
@@ -89,7 +87,7 @@ class AttentionReader(Student):
         """The loss of a step, a scalar: each question's positive against the documents of all."""
         chance = self.generator()
         alone = float(torch.rand((), generator=chance)) < self.options.aware
-        sampled = [self._typed(sample(group, self.options.documents, chance), chance) for group in groups]
+        sampled = [sample(group, self.options.documents, chance) for group in groups]
         if alone:
             return torch.stack([self._alone(group) for group in sampled]).mean()
         return self._together(sampled)
@@ -101,12 +99,6 @@ class AttentionReader(Student):
         before = self._instruction(None)
         read = self._read(documents, before)
         return {mode: self._asked([query], read, before, mode)[0] for mode in TOGETHER}
-
-    def _typed(self, group: Group, chance: torch.Generator) -> Group:
-        """The group, or by chance the same with its question as people type it."""
-        if not self.options.typed or float(torch.rand((), generator=chance)) >= self.options.typed:
-            return group
-        return replace(group, query=group.query.lower().rstrip(" ?.!"))
 
     def _together(self, groups: list[Group]) -> Tensor:
         """Modes `keys` and `cached` of the same documents, read once."""

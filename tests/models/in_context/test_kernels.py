@@ -80,7 +80,8 @@ def test_what_is_not_finite_is_found_wherever_it_is(dtype, bad):
     assert codes[[0, 2]].min() > 120  # the others are as they were
 
 
-WIDE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+# The smallest subnormals have no step: a 127th of them is 0.
+WIDE = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
 
 
 @FORMATS

@@ -16,7 +16,7 @@ from models.in_context.segments import Segments, mask
 from models.in_context.states import Joined
 from tests.models.in_context.nets import DOCUMENTS, QUERY, tiny_net, tokens, tolerance
 
-CHOSEN = Heads(((0, 1, 1.0), (2, 0, 0.5), (2, 3, 2.0)), temperature=0.7)
+CHOSEN = Heads(((0, 1, 1.0), (2, 0, 0.5), (2, 3, 2.0)), temperature=0.7, later=1.5)
 READ_OUTS: list[ReadOut] = [
     BlockRank(),
     BlockRank("words"),
@@ -60,7 +60,9 @@ def keys_scores(net: InContextNet, documents: list[list[int]], read: ReadOut) ->
 
 
 @pytest.mark.parametrize("mode", ["query_aware", "cached"])
-@pytest.mark.parametrize("read", [BlockRank(), BlockRank("words"), Heads(CHOSEN.heads, 0.7, calibrate=False)])
+@pytest.mark.parametrize(
+    "read", [BlockRank(), BlockRank("words"), Heads(CHOSEN.heads, 0.7, calibrate=False, later=2.0)]
+)
 def test_blocks_give_what_the_whole_prompt_gives_under_the_mask(
     net: InContextNet, read: ReadOut, mode: str
 ) -> None:

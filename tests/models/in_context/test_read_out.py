@@ -12,6 +12,7 @@ from models.in_context.read_out import (
     Reading,
     ReadOut,
     mass,
+    parts,
     read_out_from_json,
     read_out_to_json,
 )
@@ -48,6 +49,16 @@ def test_what_a_token_does_not_see_has_no_attention() -> None:
     hidden = torch.tensor([[False, True], [False, False]])
     found = mass(queries, keys, torch.ones(1), 1.0, hidden)
     torch.testing.assert_close(found, torch.tensor([0.75, 0.25]))
+
+
+def test_later_tokens_count_for_more() -> None:
+    """Of three tokens by 1, 2 and 3: the first looks at one key, the others at the other."""
+    assert parts(3, 0.0).tolist() == pytest.approx([1 / 3] * 3)
+    assert parts(3, 1.0).tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6])
+    queries = torch.tensor([[[99.0, 0.0], [0.0, 99.0], [0.0, 99.0]]])
+    keys = torch.eye(2)[None]
+    found = mass(queries, keys, torch.ones(1), 1.0, later=1.0)
+    assert found.tolist() == pytest.approx([1 / 6, 5 / 6])
 
 
 def test_temperature_flattens() -> None:
@@ -107,6 +118,8 @@ def test_json_and_back(read: ReadOut) -> None:
         ({"kind": "heads", "heads": []}, "needs one at least"),
         ({"kind": "heads", "heads": [[1, 2, 1]], "temperature": 0}, "must be above 0"),
         ({"kind": "heads", "heads": [[1, 2, 1]], "temperature": "hot"}, "is a number"),
+        ({"kind": "heads", "heads": [[1, 2, 1]], "later": "much"}, "is a number"),
+        ({"kind": "heads", "heads": [[1, 2, 1]], "later": -1}, "0 or more"),
         ({"kind": "heads", "heads": [[1, 2, "x"]]}, "triples"),
         ({"kind": "heads", "heads": 5}, "triples"),
         ({"kind": "icr", "layers": 5}, "layers are a list"),
