@@ -18,6 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from service.gate import UNKNOWN_SECONDS, Flow, Gate
 from service.guards import RequestId
+from service.metrics import Metrics
+from service.observed import Observed
 from tests.running import running
 from tests.serving import serving
 
@@ -145,6 +147,29 @@ async def test_one_too_many_is_refused_and_let_in_when_there_is_room():
         house.door.set()
         assert [(await guest).text for guest in guests] == ["done", "done"]
         assert (await house.client.post("/v1/x/search")).status_code == 200
+
+
+async def test_refusals_are_told_together(caplog: pytest.LogCaptureFixture):
+    house = House()
+    async with house.full():
+        for _ in range(5):
+            await house.client.post("/v1/x/search")
+    assert [(each.levelname, each.fields) for each in caplog.records if each.name == "service.gate"] == [
+        ("WARNING", {"since_told": 1})
+    ]
+
+
+async def test_what_is_answered_429_has_no_line_of_its_own(caplog: pytest.LogCaptureFixture):
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("", 429 if scope["path"] == "/full" else 404)(scope, receive, send)
+
+    caplog.set_level("INFO", "service.observed")
+    transport = httpx.ASGITransport(Observed(refuse, Metrics()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://winnow") as client:
+        await client.get("/full")
+        assert caplog.records == []
+        await client.get("/other")
+    assert [each.fields["status"] for each in caplog.records if each.name == "service.observed"] == [404]
 
 
 async def test_what_fails_or_is_given_up_leaves_too():
