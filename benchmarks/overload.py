@@ -10,11 +10,11 @@ whose requests a second are what can be sustained; then for `--seconds` by so ma
 answers come or not (`benchmarks.load`). Service and client share the cores.
 
 Wanted: those who are refused hear so within 100 ms, and when to come back; 99 of 100 who are accepted wait
-at most twice what they wait at rest and the time that a full queue takes (`WINNOW_QUEUED_TOKENS` at the
-tokens a second of the sustained rate, or for searches `WINNOW_REQUESTS` at the rate itself); memory does not
-grow; and of the last to be refused, who come back when they were told to and find that nobody else does, all
-are accepted. That the client was late says that the cores were not enough for it: then the rate was not
-reached, and what it owes is told apart.
+at most twice what they wait at rest and what a full queue takes (`WINNOW_QUEUE_MS` for searches, else
+`WINNOW_QUEUED_TOKENS` at the tokens a second of the sustained rate); memory does not grow; and of the last
+to be refused, who come back when they were told to and find that nobody else does, all are accepted. That the
+client was late says that the cores were not enough for it: then the rate was not reached, and what it owes is
+told apart.
 """
 
 import argparse
@@ -105,16 +105,16 @@ def _before(server: Running, load: Load) -> Before:
     if {*rest.statuses(), *busy.statuses()} != {OK}:
         raise RuntimeError(f"answers with status {rest.statuses()} and {busy.statuses()} before any overload")
     rate = len(busy.answers) / REST_SECONDS
-    return Before(percentiles(rest.milliseconds(), 99)[0], rate, 1000 * _waiting(load) / rate)
+    return Before(percentiles(rest.milliseconds(), 99)[0], rate, _full(load, rate))
 
 
-def _waiting(load: Load) -> float:
-    """How many requests may wait."""
+def _full(load: Load, rate: float) -> float:
+    """Milliseconds of a full queue."""
     if load.path == SEARCH:
-        return Settings().requests
+        return Settings().queue_ms
     inputs = [json.loads(body)["input"] for body in load.bodies]
     counts = token_counts([text for each in inputs for text in ([each] if isinstance(each, str) else each)])
-    return Settings().queued_tokens * len(inputs) / sum(counts)
+    return 1000 * Settings().queued_tokens * len(inputs) / sum(counts) / rate
 
 
 def _overload(server: Running, load: Load, before: Before, options: argparse.Namespace) -> Open:

@@ -32,7 +32,8 @@ from service.embedded import Embedded, command
 from service.endpoints import Endpoints
 from service.engine import Engine
 from service.error_shapes import answer
-from service.gate import Flow, Gate
+from service.flow import Flow
+from service.gate import Gate
 from service.guards import BodyGuard, RequestId
 from service.keys import Keys
 from service.lookout import Lookout
@@ -60,7 +61,7 @@ from service.scrub import Scrub
 from service.settings import Settings
 from service.state import State
 from service.tracing import TELEMETRY
-from service.turns import A_THREAD, Turns
+from service.turns import Turns
 from service.warmup import Warmup
 from service.workers import Workers
 
@@ -147,7 +148,7 @@ async def _method_not_allowed(request: Request, error: Exception) -> Response:
 def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> State:
     metrics = Metrics()
     workers = Workers(settings.threads, metrics.worker_waits.observe)
-    turns = Turns(A_THREAD * workers.threads, metrics.search_waits.observe)
+    turns = Turns(workers.threads, settings.queue_ms / 1000, metrics.search_waits.observe)
     nets = Nets(settings, workers, load, metrics)
     logs = Logs(settings.redis())
     caches = Caches(settings)
@@ -165,6 +166,7 @@ def _assemble(settings: Settings, load: Load, warmed: Callable[[], None]) -> Sta
         draining=asyncio.Event(),
         catalog=catalog,
         workers=workers,
+        turns=turns,
         nets=nets,
         engine=engine,
         answers=Answers(
@@ -239,7 +241,8 @@ def _add_guards(app: FastAPI, state: State) -> None:
     app.add_middleware(
         Gate,
         flow=flow,
-        most=settings.requests,
+        most=settings.most_requests(),
+        turns=state.turns,
         longest=settings.body_seconds + deadline,
         refused=state.metrics.refused,
     )

@@ -1,5 +1,8 @@
 """So many searches and requests to models are worked on at a time; the rest are refused before they are read.
 
+How many searches these are follows from how fast they go: who would wait for too long is refused at once,
+and comes back at a better time.
+
 Queues before nets bound what waits there, but each request that gets as far as a queue has cost the event
 loop its parsing. When thousands a second come that cannot be served, that alone would keep the loop from
 those that can. A refusal here costs some 30 µs, the server's own work not counted.
@@ -8,26 +11,21 @@ those that can. A refusal here costs some 30 µs, the server's own work not coun
 import logging
 import math
 import time
-from collections.abc import Callable
 
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.error_shapes import WIRES
 from service.errors import BusyError
+from service.flow import Flow
 from service.guards import refuse
 from service.log_lines import fields
+from service.turns import Turns
 
 log = logging.getLogger(__name__)
 
 SEARCHES = ("/search", "/search:batch")
 """How the paths of searches end."""
-
-FADE_SECONDS = 2.0
-"""After so many seconds of work, what was measured before counts 1/e."""
-
-UNKNOWN_SECONDS = 1.0
-"""How long to stay away while no request has been finished yet."""
 
 SAY_SECONDS = 10.0
 """So far apart are the lines in the log that say how many were refused; a line each would cost as much as
@@ -35,67 +33,36 @@ refusing them.
 """
 
 
-class Flow:
-    """How many requests are being worked on, and how many a second are finished while any are.
-
-    Time in which there is nothing to do says nothing of how fast the service is, and is left out.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.inside = 0
-        self._clock = clock
-        self._finished = self._seconds = 0.0
-        self._seen = clock()
-
-    def enter(self) -> None:
-        """One comes in."""
-        self._advance()
-        self.inside += 1
-
-    def leave(self, *, refused: bool = False) -> None:
-        """One goes. It is finished however it ended, unless a queue `refused` it, which is no work done."""
-        self._advance()
-        self.inside -= 1
-        self._finished += not refused
-
-    def seconds(self) -> float:
-        """Until all that are inside will have been finished, at the speed of late."""
-        self._advance()
-        return self.inside * self._seconds / self._finished if self._finished else UNKNOWN_SECONDS
-
-    def _advance(self) -> None:
-        now = self._clock()
-        if self.inside:
-            passed = now - self._seen
-            fade = math.exp(-passed / FADE_SECONDS)
-            self._finished *= fade
-            self._seconds = fade * self._seconds + passed
-        self._seen = now
-
-
 class Gate:
-    """ASGI middleware: lets `most` requests in at a time, each until the last byte of its answer.
+    """ASGI middleware: lets `most` requests in at a time, each until the last byte of its answer, and of
+    searches no more than will have their `turns` in time.
 
     `longest` bounds, in seconds, what those who are refused are told: by then, what is inside has met its
     deadline.
     """
 
-    def __init__(self, app: ASGIApp, flow: Flow, most: int, longest: float, refused: Counter) -> None:
+    def __init__(
+        self, app: ASGIApp, flow: Flow, most: int, turns: Turns, longest: float, refused: Counter
+    ) -> None:
         self.app = app
         self.flow = flow
         self.most = most
+        self.turns = turns
         self.longest = longest
         self.refused = refused
+        self._searches = 0  # of those inside
         self._untold, self._told = 0, -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http" or not gated(scope["path"]):
             return await self.app(scope, receive, send)
-        if self.flow.inside >= self.most:
+        searches = scope["path"].endswith(SEARCHES)
+        full = self._full(searches)
+        if full is not None:
             self.refused.inc()
             self._tell()
-            return await refuse(self._full(), scope, receive, send)
+            return await refuse(full, scope, receive, send)
         refused = False
 
         async def noting_send(message: Message) -> None:
@@ -104,10 +71,12 @@ class Gate:
             await send(message)
 
         self.flow.enter()
+        self._searches += searches
         try:
             await self.app(scope, receive, noting_send)
         finally:
-            self.flow.leave(refused=refused)
+            self.flow.leave(worked=not refused)
+            self._searches -= searches
             if refused:
                 self._tell()
 
@@ -117,11 +86,15 @@ class Gate:
             log.warning("requests were answered 429", extra=fields(since_told=self._untold))
             self._untold, self._told = 0, time.monotonic()
 
-    def _full(self) -> BusyError:
-        return BusyError(
-            f"{self.most} requests are being worked on, which is as many as may be (WINNOW_REQUESTS)",
-            retry_after=min(self.longest, self.flow.seconds()),
-        )
+    def _full(self, searches: bool) -> BusyError | None:
+        """Why another request cannot be let in, if it cannot."""
+        if self.flow.inside >= self.most:
+            said = f"{self.most} requests are being worked on, which is as many as may be (WINNOW_REQUESTS)"
+        elif searches and self.turns.full(self._searches):
+            said = f"another search would wait for too long, after {self._searches} (WINNOW_QUEUE_MS)"
+        else:
+            return None
+        return BusyError(said, retry_after=min(self.longest, self.flow.seconds()))
 
 
 def gated(path: str) -> bool:

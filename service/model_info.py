@@ -80,7 +80,7 @@ def model_info(wanted: Target, weights: str, running: Running, settings: Setting
         model_dtype=str(net.dtype).removeprefix("torch."),
         served_model_name=wanted.served,
         model_type=_type(wanted, net),
-        max_concurrent_requests=settings.requests,
+        max_concurrent_requests=settings.most_requests(),
         max_input_length=net.max_tokens,
         max_batch_tokens=running.batcher.budget,
         max_batch_requests=settings.batch_texts,

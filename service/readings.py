@@ -9,7 +9,7 @@ from service.batch_queue import Priority
 from service.batcher import Batcher
 from service.cache import Tally
 from service.catalog import Collection
-from service.gate import Flow
+from service.flow import Flow
 from service.gauges import Sample
 from service.health import CHECKS
 from service.lookout import Lookout
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # it brings torch
 def readings(state: State, flow: Flow) -> Iterator[Sample]:
     """All samples of one scrape."""
     yield "winnow_open_requests", {}, flow.inside
-    yield "winnow_open_requests_limit", {}, state.settings.requests
+    yield "winnow_open_requests_limit", {}, state.settings.most_requests()
     for check in CHECKS:
         yield "winnow_check_ok", {"check": check.name}, not list(check.reasons(state))
     yield "winnow_data_free_bytes", {}, state.lookout.free_bytes

@@ -24,6 +24,10 @@ from indexer.segment.manifest import (
 )
 from models.roles import Role
 from service.model_names import Served, target
+from service.workers import cores
+
+A_THREAD = 32
+"""Requests worked on at a time, for each thread."""
 
 RATE = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"
 """So many requests in a time."""
@@ -110,8 +114,13 @@ class Settings(BaseSettings):
         {}, description="Named pipelines, beside or in place of those that are built in."
     )
     threads: int | None = Field(None, ge=1, description="Threads of CPU work; as many as cores by default.")
-    requests: int = Field(
-        64, ge=1, description="Searches and requests to models worked on at a time; more get 429 at once."
+    requests: int | None = Field(
+        None,
+        ge=1,
+        description="Searches and requests to models worked on at a time, then 429; 32 a thread by default.",
+    )
+    queue_ms: int = Field(
+        500, ge=1, description="Within what time a search should be done that has others before it; or 429."
     )
     batch_tokens: int | None = Field(
         None, ge=1, description="Padded tokens of one forward of a net; measured for each by default."
@@ -150,6 +159,10 @@ class Settings(BaseSettings):
     def keys_path(self) -> Path:
         """The file of keys, whether it is there or not."""
         return self.keys_file or self.data_dir / "keys.json"
+
+    def most_requests(self) -> int:
+        """How many searches and requests to models are worked on at a time."""
+        return self.requests or A_THREAD * (self.threads or cores())
 
     def default_encoders(self) -> dict[str, str]:
         """What collections that name none get, by field of their schema."""

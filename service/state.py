@@ -25,6 +25,7 @@ from service.rates import Rates
 from service.repositories import Repositories
 from service.scrub import Scrub
 from service.settings import Settings
+from service.turns import Turns
 from service.warmup import Warmup
 from service.workers import Workers
 
@@ -39,6 +40,7 @@ class State:
     draining: Event  # set when the service is about to stop
     catalog: Catalog
     workers: Workers
+    turns: Turns
     nets: Nets
     engine: Engine
     answers: Answers

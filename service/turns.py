@@ -3,40 +3,76 @@
 Searches that all go on at once all end late: each stands in line for threads and nets several times, and at
 each the youngest may come before the oldest. Of ten times as many as two cores can answer, 64 of them let in,
 99 of 100 had their answer within 0.9 s with 6 turns a core, without within 1.2 s (docs/decisions/0017).
+
+The line knows how fast it moves, and so when another search would stand in it for too long.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from service.errors import DeadlineError
+from service.flow import Flow
 
 A_THREAD = 6
 """Turns for each thread: fewer leave nets with batches too small, and threads without work."""
 
 
 class Turns:
-    """`most` turns at a time. `waited` hears of each turn how long it was waited for, in seconds."""
+    """`a_thread` turns for each thread. Whoever comes should have gone again within `longest` seconds.
 
-    def __init__(self, most: int, waited: Callable[[float], None] | None = None) -> None:
-        self._free = asyncio.Semaphore(most)
+    `waited` hears of each turn how long it was waited for, in seconds.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        longest: float = math.inf,
+        waited: Callable[[float], None] | None = None,
+        *,
+        a_thread: int = A_THREAD,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most = a_thread * threads
+        self._longest = longest
+        self._free = asyncio.Semaphore(self._most)
+        self._flow = Flow(threads, clock=clock)
         self._waited = waited
+
+    def full(self, coming: int) -> bool:
+        """Whether another might not be done in time, if those here go as fast as of late.
+
+        `coming` are all that were told to come and have not gone. All that share its turns may end before it.
+        Never while a turn is free.
+        """
+        pace, before = self._flow.pace(), max(coming, self._flow.inside)
+        return before >= self._most and pace is not None and (before + self._most) * pace > self._longest
 
     @asynccontextmanager
     async def taken(self, deadline: float) -> AsyncIterator[None]:
         """Wait for a turn, and have it to the end. DeadlineError if the monotonic clock says so before."""
+        worked = False
+        self._flow.enter()
+        try:
+            await self._acquire(deadline)
+            worked = True
+            try:
+                yield
+            finally:
+                self._free.release()
+        finally:
+            self._flow.leave(worked=worked)
+
+    async def _acquire(self, deadline: float) -> None:
         since = time.monotonic()
         if self._free.locked():
             await self._wait(deadline - since)
         else:
             await self._free.acquire()  # which does not wait
-        try:
-            if self._waited is not None:
-                self._waited(time.monotonic() - since)
-            yield
-        finally:
-            self._free.release()
+        if self._waited is not None:
+            self._waited(time.monotonic() - since)
 
     async def _wait(self, seconds: float) -> None:
         try:

@@ -43,7 +43,7 @@ from service.nets import Nets
 from service.schema import SearchRequest, SearchResponse
 from service.settings import Settings
 from service.snapshot import Snapshot
-from service.turns import A_THREAD, Turns
+from service.turns import Turns
 from service.workers import Workers
 
 BATCH_DOCUMENTS = 500
@@ -108,7 +108,7 @@ async def engine_here(settings: Settings, load: Load) -> AsyncIterator[tuple[Eng
     metrics = Metrics()
     nets = Nets(settings, workers, load, metrics)
     try:
-        yield Engine(settings, nets, workers, Turns(A_THREAD * workers.threads), metrics), nets
+        yield Engine(settings, nets, workers, Turns(workers.threads), metrics), nets
     finally:
         await nets.stop()
         workers.close()

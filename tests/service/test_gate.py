@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -16,104 +17,29 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from service.gate import UNKNOWN_SECONDS, Flow, Gate
+from service.flow import Flow
+from service.gate import Gate
 from service.guards import RequestId
 from service.metrics import Metrics
 from service.observed import Observed
+from service.turns import Turns
+from tests.clocks import Clock
 from tests.running import running
 from tests.serving import serving
-
-
-class Clock:
-    """A time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_those_inside_take_as_long_as_so_many_took_lately():
-    clock = Clock()
-    flow = Flow(clock)
-    for _ in range(4):
-        flow.enter()
-    clock.now += 0.5
-    flow.leave()  # one in half a second
-    assert flow.seconds() == pytest.approx(3 * 0.5)
-    flow.leave()  # two in half a second
-    assert flow.seconds() == pytest.approx(2 * 0.25)
-    assert flow.inside == 2
-
-
-def test_time_without_requests_does_not_count():
-    clock = Clock()
-    flow = Flow(clock)
-    for _ in range(3):
-        flow.enter()
-        clock.now += 0.1
-        flow.leave()
-        clock.now += 1000
-    for _ in range(10):
-        flow.enter()
-    assert flow.seconds() == pytest.approx(10 * 0.1)
-
-
-def test_a_service_that_stops_finishing_is_said_to_be_slow():
-    clock = Clock()
-    flow = Flow(clock)
-    flow.enter()
-    flow.enter()
-    clock.now += 0.1
-    flow.leave()
-    before = flow.seconds()
-    clock.now += 5
-    assert flow.seconds() > 50 * before
-
-
-def test_the_speed_of_late_counts_most():
-    clock = Clock()
-    flow = Flow(clock)
-    flow.enter()
-    for pause, times in ((1.0, 20), (0.01, 1000)):
-        for _ in range(times):
-            flow.enter()
-            clock.now += pause
-            flow.leave()
-    assert flow.seconds() == pytest.approx(0.01, rel=0.02)
-
-
-def test_those_whom_a_queue_refused_make_nobody_faster():
-    clock = Clock()
-    flow = Flow(clock)
-    for _ in range(12):
-        flow.enter()
-    clock.now += 0.5
-    for _ in range(8):
-        flow.leave(refused=True)
-    flow.leave()  # one in half a second
-    assert flow.seconds() == pytest.approx(3 * 0.5)
-
-
-def test_before_any_was_finished_there_is_an_assumption():
-    clock = Clock()
-    flow = Flow(clock)
-    flow.enter()
-    clock.now += 30
-    assert flow.seconds() == UNKNOWN_SECONDS
 
 
 class House:
     """An application whose requests stay until the door is opened, behind a gate for two."""
 
-    def __init__(self, flow: Flow | None = None, longest: float = 60) -> None:
+    def __init__(
+        self, flow: Flow | None = None, longest: float = 60, most: int = 2, turns: Turns | None = None
+    ) -> None:
         self.door = asyncio.Event()
         self.asked = 0
         self.flow = flow or Flow()
         self.counted = CollectorRegistry()
         refused = Counter("refused", "Refused.", registry=self.counted)
-        app = RequestId(Gate(self.stay, self.flow, 2, longest, refused))
+        app = RequestId(Gate(self.stay, self.flow, most, turns or Turns(1), longest, refused))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://winnow")
 
@@ -149,6 +75,26 @@ async def test_one_too_many_is_refused_and_let_in_when_there_is_room():
         assert (await house.client.post("/v1/x/search")).status_code == 200
 
 
+async def test_a_search_that_would_wait_for_too_long_is_refused_and_a_model_is_asked_all_the_same():
+    clock = Clock()
+    turns = Turns(1, 0.5, a_thread=1, clock=clock)
+    async with turns.taken(math.inf):
+        clock.now += 0.2  # a search takes as long
+    house = House(most=64, turns=turns)
+    async with house.full():  # they would be done after 0.4 s, and a third after 0.6
+        refused = await house.client.post("/v1/x/search")
+        assert refused.status_code == 429
+        said = "another search would wait for too long, after 2 (WINNOW_QUEUE_MS)"
+        assert refused.json()["detail"] == said
+        assert (await house.client.post("/v1/x/search:batch")).status_code == 429
+        embedding = asyncio.create_task(house.client.post("/v1/embeddings"))
+        while house.asked < 3:
+            await asyncio.sleep(0)
+        house.door.set()
+        assert (await embedding).status_code == 200
+    assert (await house.client.post("/v1/x/search")).status_code == 200
+
+
 async def test_refusals_are_told_together(caplog: pytest.LogCaptureFixture):
     house = House()
     async with house.full():
@@ -182,7 +128,7 @@ async def test_what_fails_or_is_given_up_leaves_too():
 
 async def test_nobody_is_told_to_stay_away_for_longer_than_anything_takes():
     clock = Clock()
-    flow = Flow(clock)
+    flow = Flow(clock=clock)
     flow.enter()
     clock.now += 500
     flow.leave()

@@ -284,9 +284,9 @@ async def test_a_model_that_sees_too_little_is_not_asked_in_mode_dense(
 
 
 @asynccontextmanager
-async def slow(directory: Path, documents: int = 60) -> AsyncIterator[Service]:
+async def slow(directory: Path, documents: int = 60, seconds: float = 0.01) -> AsyncIterator[Service]:
     """A service whose net takes 10 ms for each of these documents, which have 5 words."""
-    net = WordOverlapInContextNet(seconds=0.002)
+    net = WordOverlapInContextNet(seconds=seconds / 5)
     async with reading(directory, net) as service:
         await service.make(**KEYS)
         await service.put([{"id": str(n), "text": f"the moon and the {n}"} for n in range(documents)])
@@ -296,15 +296,15 @@ async def slow(directory: Path, documents: int = 60) -> AsyncIterator[Service]:
 
 @pytest.mark.parametrize("mode", ["cached", "query_aware"])
 async def test_it_scores_as_many_as_there_is_time_for_and_says_so(tmp_path: Path, mode: str):
-    async with slow(tmp_path) as service:
-        stages = pipeline(mode, budget_ms=300)
-        answer = await service.search("moon", pipeline=stages, top_k=60)
+    async with slow(tmp_path, documents=36, seconds=0.05) as service:
+        stages = pipeline(mode, budget_ms=1500)
+        answer = await service.search("moon", pipeline=stages, top_k=36)
         found = answer["stages"][1]
         assert answer["degraded"] == ["in_context"]
-        assert 2 <= found["scored"] < 60
-        assert found["reason"] == f"there was time for {found['scored']} of 60 candidates"
+        assert 2 <= found["scored"] < 36
+        assert found["reason"] == f"there was time for {found['scored']} of 36 candidates"
         scored = [f"in_context_{mode}" in hit["scores"] for hit in answer["hits"]]
-        assert scored == [True] * found["scored"] + [False] * (60 - found["scored"])
+        assert scored == [True] * found["scored"] + [False] * (36 - found["scored"])
 
 
 async def test_what_was_read_in_one_search_is_there_in_the_next(tmp_path: Path):
