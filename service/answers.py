@@ -16,7 +16,7 @@ import orjson
 from service.cache import Cache, Key, key_of, recall
 from service.engine import Engine
 from service.nets import Nets
-from service.schema import SearchRequest, SearchResponse
+from service.schema.search import SearchRequest, SearchResponse
 from service.snapshot import Snapshot
 from service.stages import Pipeline
 

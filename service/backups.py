@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from indexer.backup import Backup, Taken
-from service.schema import SnapshotList, SnapshotMade, SnapshotView
+from service.schema.snapshots import SnapshotList, SnapshotMade, SnapshotView
 
 
 def view(backup: Backup) -> SnapshotView:

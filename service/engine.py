@@ -23,7 +23,7 @@ from service.kept import Kept
 from service.metrics import Metrics
 from service.pipeline import degraded, run
 from service.present import present
-from service.schema import SearchRequest, SearchResponse
+from service.schema.search import SearchRequest, SearchResponse
 from service.settings import Limits, Settings
 from service.snapshot import Part, Snapshot
 from service.stages import (

@@ -17,7 +17,7 @@ import numpy as np
 from ir_measures import AP, RR, R, ScoredDoc, nDCG
 from numpy.typing import NDArray
 
-from service.schema import SearchResponse
+from service.schema.search import SearchResponse
 from service.types import Account
 
 MEASURES = {"nDCG@10": nDCG @ 10, "MRR@10": RR @ 10, "Recall@100": R @ 100, "MAP": AP}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from service.schema import CheckView
+from service.schema.probes import CheckView
 from service.state import State
 
 STALLED_SECONDS = 60.0

@@ -25,7 +25,7 @@ from service.errors import (
     ServiceError,
     as_service_error,
 )
-from service.schema import Documents, Rejected, Superseded
+from service.schema.documents import Documents, Rejected, Superseded
 from service.settings import Limits
 from service.strict_json import parse
 

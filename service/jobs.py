@@ -8,7 +8,7 @@ import orjson
 from indexer.queue.contract import DeadLetter, Job
 from service.catalog import Catalog, Collection
 from service.errors import NotFoundError
-from service.schema import DeadLetterView, JobView
+from service.schema.jobs import DeadLetterView, JobView
 
 SETTLE_SECONDS = 1.0
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from indexer.segment.highlight import highlights
 from indexer.segment.store import Store
-from service.schema import Hit, SearchRequest, Shown
+from service.schema.search import Hit, SearchRequest, Shown
 from service.stages import AnyStage, Bm25, Cross, Fuse, InContext, Late, Sparse
 from service.types import Attended, Hits, Match, ReadWindow, Search, Term
 

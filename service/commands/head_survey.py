@@ -20,7 +20,7 @@ from service.commands.encoding_cache import cache_home
 from service.commands.evaluate import Task
 from service.commands.head_choice import Surveyed
 from service.commands.trial_run import TrialRun
-from service.schema import Hit
+from service.schema.search import Hit
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from service.errors import EncoderError, ServiceError, as_service_error
 from service.idf import IdfTables
 from service.metrics import Metrics
 from service.nets import Nets
-from service.schema import SearchRequest, SearchResponse
+from service.schema.search import SearchRequest, SearchResponse
 from service.settings import Settings
 from service.snapshot import Snapshot
 from service.turns import Turns

@@ -29,7 +29,7 @@ from service.commands.local import (
 )
 from service.engine import Engine, named_pipelines, needs
 from service.evaluation import DEPTH, Answer, answer_of
-from service.schema import SearchRequest, SearchResponse, Shown
+from service.schema.search import SearchRequest, SearchResponse, Shown
 from service.settings import Limits
 from service.snapshot import Snapshot
 from service.stages import AnyStage, Fuse, Pipeline

@@ -13,7 +13,7 @@ from service.guards import unless_gone
 from service.limits import Limit
 from service.ranking import ranked
 from service.routes.vendor import ERRORS, VendorRequest
-from service.schema import Query
+from service.schema.common import Query
 from service.state import Here, json_response
 from service.strict_json import StrictRoute
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from indexer.collection import CollectionExists, CollectionMissing, CollectionSchema
 from service.catalog import Collection
 from service.errors import ConflictError, InvalidError, NotFoundError, StorageFullError, UnavailableError
-from service.schema import CollectionList, CollectionRequest, CollectionView, SegmentView
+from service.schema.collections import CollectionList, CollectionRequest, CollectionView, SegmentView
 from service.settings import Settings
 from service.state import Here, Name, json_response, problems
 from service.strict_json import StrictRoute

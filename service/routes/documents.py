@@ -20,7 +20,7 @@ from service.guards import unless_gone
 from service.intake import Border, Intake, read_json, read_ndjson
 from service.jobs import settled, view
 from service.limits import Limit
-from service.schema import DeleteByIds, DeleteRequest, DocumentView, WriteResponse
+from service.schema.documents import DeleteByIds, DeleteRequest, DocumentView, WriteResponse
 from service.state import Here, Name, State, json_response, problems
 from service.strict_json import StrictRoute, media_type, require_media_type
 

@@ -21,7 +21,8 @@ from service.errors import (
 )
 from service.evaluation import DEPTH, Answer, answer_of, compare
 from service.guards import unless_gone
-from service.schema import EvaluateRequest, EvaluateResponse, SearchRequest
+from service.schema.evaluate import EvaluateRequest, EvaluateResponse
+from service.schema.search import SearchRequest
 from service.snapshot import Snapshot
 from service.stages import Pipeline
 from service.state import Here, Name, State, json_response, problems

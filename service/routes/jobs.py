@@ -13,7 +13,7 @@ from indexer.queue.contract import Job
 from service.catalog import Collection
 from service.errors import NotFoundError, UnavailableError
 from service.jobs import find, letter_view, view
-from service.schema import JobDetail, JobList, JobView
+from service.schema.jobs import JobDetail, JobList, JobView
 from service.state import Here, json_response, problems
 from service.strict_json import StrictRoute
 

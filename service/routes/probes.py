@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from indexer.segment.analyzer import LANGUAGES
 from service.errors import UnreadyError
 from service.health import checked
-from service.schema import About, LimitsView, Readiness, Status
+from service.schema.probes import About, LimitsView, Readiness, Status
 from service.state import Here, json_response, problems
 from service.strict_json import StrictRoute
 

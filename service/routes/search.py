@@ -20,7 +20,7 @@ from service.errors import (
     as_service_error,
 )
 from service.guards import unless_gone
-from service.schema import BatchRequest, BatchResponse, SearchRequest, SearchResponse
+from service.schema.search import BatchRequest, BatchResponse, SearchRequest, SearchResponse
 from service.state import Here, Name, State, json_response, problems
 from service.strict_json import StrictRoute
 

@@ -23,13 +23,8 @@ from service.errors import (
     UnavailableError,
 )
 from service.routes.collections import require_allowed, view
-from service.schema import (
-    CollectionView,
-    RestoreRequest,
-    SnapshotList,
-    SnapshotMade,
-    SnapshotRequest,
-)
+from service.schema.collections import CollectionView
+from service.schema.snapshots import RestoreRequest, SnapshotList, SnapshotMade, SnapshotRequest
 from service.state import Here, Name, json_response, problems
 from service.strict_json import StrictRoute
 

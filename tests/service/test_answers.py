@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from service.schema import SearchRequest
+from service.schema.search import SearchRequest
 from tests.nets import CountingNet, loading, word_overlap
 from tests.running import Service, running
 

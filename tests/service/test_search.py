@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from service.batcher import Overloaded
-from service.schema import SearchRequest
+from service.schema.search import SearchRequest
 from tests.nets import WordOverlapEncoder, loading
 from tests.running import Service, running
 
