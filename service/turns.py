@@ -11,7 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from service.errors import DeadlineError
 from service.flow import Flow
@@ -38,6 +38,7 @@ class Turns:
         self._most = a_thread * threads
         self._longest = longest
         self._free = asyncio.Semaphore(self._most)
+        self._several = asyncio.Semaphore(self._most)
         self._flow = Flow(threads, clock=clock)
         self._waited = waited
 
@@ -53,33 +54,42 @@ class Turns:
     @asynccontextmanager
     async def taken(self, deadline: float) -> AsyncIterator[None]:
         """Wait for a turn, and have it to the end. DeadlineError if the monotonic clock says so before."""
-        worked = False
+        worked, since = False, time.monotonic()
         self._flow.enter()
         try:
-            await self._acquire(deadline)
-            worked = True
-            try:
+            async with _waited_for(self._free, deadline):
+                worked = True
+                if self._waited is not None:
+                    self._waited(time.monotonic() - since)
                 yield
-            finally:
-                self._free.release()
         finally:
             self._flow.leave(worked=worked)
 
-    async def _acquire(self, deadline: float) -> None:
-        since = time.monotonic()
-        if self._free.locked():
-            await self._wait(deadline - since)
-        else:
-            await self._free.acquire()  # which does not wait
-        if self._waited is not None:
-            self._waited(time.monotonic() - since)
+    def one_of_several(self, deadline: float) -> AbstractAsyncContextManager[None]:
+        """Around the turn of a search that came with others: no more of them than there are turns stand in
+        line, so that one that comes alone does not find them all before it.
+        """
+        return _waited_for(self._several, deadline)
 
-    async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._free.acquire()
-        except TimeoutError:
-            raise DeadlineError(
-                f"the time was up after {max(0.0, seconds):.3f} s, before it was this search's turn: "
-                "too many are being worked on"
-            ) from None
+
+@asynccontextmanager
+async def _waited_for(free: asyncio.Semaphore, deadline: float) -> AsyncIterator[None]:
+    if free.locked():
+        await _wait(free, deadline - time.monotonic())
+    else:
+        await free.acquire()  # which does not wait
+    try:
+        yield
+    finally:
+        free.release()
+
+
+async def _wait(free: asyncio.Semaphore, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await free.acquire()
+    except TimeoutError:
+        raise DeadlineError(
+            f"the time was up after {max(0.0, seconds):.3f} s, before it was this search's turn: "
+            "too many are being worked on"
+        ) from None

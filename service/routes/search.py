@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Header
@@ -69,8 +70,12 @@ async def search_batch(
 async def _search(
     here: State, collection: Collection, body: SearchRequest, fresh: bool, request_id: str
 ) -> SearchResponse | Problem:
+    deadline = time.monotonic() + (body.timeout_ms or here.settings.timeout_ms) / 1000
     try:
-        return await here.answers.search(collection.at(body.generation), body, fresh=fresh)
+        async with here.turns.one_of_several(deadline):
+            left = max(1, round(1000 * (deadline - time.monotonic())))
+            begun = body.model_copy(update={"timeout_ms": min(left, here.settings.limits.timeout_ms)})
+            return await here.answers.search(collection.at(body.generation), begun, fresh=fresh)
     except Exception as error:  # as the application's handler would, but for one of many; bugs go there
         found = as_service_error(error)
         if found.status_code == 500:

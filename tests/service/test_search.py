@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -265,6 +266,26 @@ async def test_a_batch_has_an_answer_or_a_problem_for_each(sea: Service):
     too_many = {"searches": [{"query": "moon"}] * 101}
     problem = await sea.ask("POST", "/v1/collections/c/search:batch", 422, json=too_many)
     assert "the limit 'searches' is 100" in problem["detail"]
+
+
+class Slow(WordOverlapEncoder):
+    """Takes a twentieth of a second for a forward."""
+
+    def forward(self, tokens: Any) -> Any:
+        time.sleep(0.05)
+        return super().forward(tokens)
+
+
+async def test_what_waits_for_others_of_its_batch_has_no_more_time_for_it(tmp_path: Path):
+    settings = {"threads": 1, "batch_texts": 1, "batch_tokens": 1000}
+    async with running(tmp_path, loading(dense=Slow()), **settings) as service:
+        await service.make(components=["dense"])
+        await service.put([{"id": "tide", "text": "the moon pulls the sea"}])
+        searches = [{"query": "moon", "pipeline": "dense", "timeout_ms": 1000}] * 60  # three seconds
+        answer = await service.ask("POST", "/v1/collections/c/search:batch", json={"searches": searches})
+        first, *_, last = answer["results"]
+        assert [hit["id"] for hit in first["hits"]] == ["tide"]
+        assert (last["status"], last["code"]) == (504, "deadline_exceeded")
 
 
 async def test_http_and_the_engine_give_the_same_answer(sea: Service):

@@ -106,3 +106,32 @@ async def test_whoever_had_no_turn_makes_nobody_faster():
                 await turns.taken(time.monotonic()).__aenter__()
         clock.now += 0.2
     assert turns.full(4), "three in 0.3 s, and not 53"
+
+
+async def test_most_of_those_that_come_together_let_one_that_comes_alone_go_before_them():
+    turns, going, begun = Turns(1, a_thread=2), asyncio.Event(), []
+
+    async def alone(name: str) -> None:
+        async with turns.taken(FAR):
+            begun.append(name)
+            await going.wait()
+
+    async def one(name: str) -> None:
+        async with turns.one_of_several(FAR):
+            await alone(name)
+
+    tasks = [asyncio.create_task(one(name)) for name in "abcdef"]
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(alone("z")))
+    await asyncio.sleep(0)
+    going.set()
+    await asyncio.gather(*tasks)
+    assert begun == ["a", "b", "z", "c", "d", "e", "f"]
+
+
+async def test_one_of_several_may_wait_for_too_long_too():
+    turns = Turns(1, a_thread=1)
+    async with turns.one_of_several(FAR):
+        with pytest.raises(DeadlineError, match="before it was this search's turn"):
+            async with turns.one_of_several(time.monotonic() + 0.01):
+                pass
