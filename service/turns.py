@@ -38,7 +38,7 @@ class Turns:
         self._most = a_thread * threads
         self._longest = longest
         self._free = asyncio.Semaphore(self._most)
-        self._several = asyncio.Semaphore(self._most)
+        self._several = asyncio.Semaphore(max(1, self._most - threads))
         self._flow = Flow(threads, clock=clock)
         self._waited = waited
 
@@ -66,8 +66,8 @@ class Turns:
             self._flow.leave(worked=worked)
 
     def one_of_several(self, deadline: float) -> AbstractAsyncContextManager[None]:
-        """Around the turn of a search that came with others: no more of them than there are turns stand in
-        line, so that one that comes alone does not find them all before it.
+        """Around the turn of a search that came with others: these leave a turn of each thread to those that
+        come alone, which do not find a whole batch before them.
         """
         return _waited_for(self._several, deadline)
 

@@ -108,8 +108,8 @@ async def test_whoever_had_no_turn_makes_nobody_faster():
     assert turns.full(4), "three in 0.3 s, and not 53"
 
 
-async def test_most_of_those_that_come_together_let_one_that_comes_alone_go_before_them():
-    turns, going, begun = Turns(1, a_thread=2), asyncio.Event(), []
+async def test_those_that_come_together_leave_a_turn_to_one_that_comes_alone():
+    turns, going, begun = Turns(1, a_thread=3), asyncio.Event(), []
 
     async def alone(name: str) -> None:
         async with turns.taken(FAR):
@@ -122,8 +122,10 @@ async def test_most_of_those_that_come_together_let_one_that_comes_alone_go_befo
 
     tasks = [asyncio.create_task(one(name)) for name in "abcdef"]
     await asyncio.sleep(0)
+    assert not turns.full(1)
     tasks.append(asyncio.create_task(alone("z")))
     await asyncio.sleep(0)
+    assert begun == ["a", "b", "z"]
     going.set()
     await asyncio.gather(*tasks)
     assert begun == ["a", "b", "z", "c", "d", "e", "f"]
