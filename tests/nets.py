@@ -304,6 +304,14 @@ class WordOverlapEncoder:
         return " ".join(words[each] for each in ids if each)
 
 
+class SlowEncoder(WordOverlapEncoder):
+    """The same, and a forward takes a twentieth of a second."""
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        time.sleep(0.05)
+        return super().forward(tokens)
+
+
 class WordOverlapSparseEncoder:
     """Words in, the set of words out: weight 1.0 per distinct word, whose term is a hash of it.
 

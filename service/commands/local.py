@@ -103,7 +103,11 @@ def open_snapshot(root: Path, name: str) -> Snapshot:
 
 @asynccontextmanager
 async def engine_here(settings: Settings, load: Load) -> AsyncIterator[tuple[Engine, Nets]]:
-    """Make the engine that answers HTTP, without HTTP, and the nets it asks."""
+    """Make the engine that answers HTTP, without HTTP, and the nets it asks.
+
+    No search is logged as slow: who asks here waits for it, and is shown how long it took.
+    """
+    settings = settings.model_copy(update={"slow_search_ms": 0})
     workers = Workers(settings.threads)
     metrics = Metrics()
     nets = Nets(settings, workers, load, metrics)

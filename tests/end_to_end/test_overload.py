@@ -3,10 +3,7 @@
 import asyncio
 import json
 import math
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +17,7 @@ from indexer.document import Document
 from models.roles import loader
 from service.commands.encoding_cache import cache_home
 from service.state import State
-from tests.nets import WORDS, WordOverlapEncoder, loading, word_overlap
+from tests.nets import WORDS, SlowEncoder, loading, word_overlap
 from tests.serving import serving
 
 TIMES = 10
@@ -30,14 +27,6 @@ DOCUMENTS = [
     Document(id=f"{a}-{b}", text=f"The {a} and the {b}.") for a in WORDS[7:] for b in WORDS[7:] if a < b
 ]
 BODIES = [json.dumps({"query": document.text}) for document in DOCUMENTS]
-
-
-class Slow(WordOverlapEncoder):
-    """Takes a twentieth of a second for a forward."""
-
-    def forward(self, tokens: Sequence[Sequence[int]]) -> Any:
-        time.sleep(0.05)
-        return super().forward(tokens)
 
 
 async def most_open(state: State) -> None:
@@ -60,7 +49,7 @@ def in_good_order(outcome: Outcome) -> None:
 async def test_ten_times_too_many_searches_are_refused_in_good_order(tmp_path: Path):
     index_documents(tmp_path, DOCUMENTS, word_overlap)
     given = {"requests": REQUESTS, "batch_texts": 1, "batch_tokens": 1000, "threads": 1, "timeout_ms": 60_000}
-    with serving(tmp_path, load=loading(dense=Slow()), **given) as (url, state):
+    with serving(tmp_path, load=loading(dense=SlowEncoder()), **given) as (url, state):
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             while (await client.get("/readyz")).status_code != OK:
                 await asyncio.sleep(0.05)
@@ -73,6 +62,24 @@ async def test_ten_times_too_many_searches_are_refused_in_good_order(tmp_path: P
             watching.cancel()
             in_good_order(outcome)
             assert (await client.post(PATH, json=json.loads(BODIES[0]))).status_code == OK, "it is over"
+
+
+async def test_a_burst_is_let_in_as_far_as_it_is_done_in_time(tmp_path: Path):
+    """A search takes 50 ms; behind 14 others it may take a second, since 6 go on at once."""
+    index_documents(tmp_path, DOCUMENTS, word_overlap)
+    given = {"queue_ms": 1000, "batch_texts": 1, "batch_tokens": 1000, "threads": 1, "timeout_ms": 60_000}
+    with serving(tmp_path, load=loading(dense=SlowEncoder()), **given) as (url, _):
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+
+            async def ask(body: str) -> httpx.Response:
+                return await client.post(PATH, json=json.loads(body))
+
+            for body in BODIES[:3]:
+                assert (await ask(body)).status_code == OK
+            answers = await asyncio.gather(*map(ask, (BODIES * 32)[:32]))
+            assert {answer.status_code for answer in answers} == {OK, TOO_MANY}
+            refused = [answer.json()["detail"] for answer in answers if answer.status_code == TOO_MANY]
+            assert all("WINNOW_QUEUE_MS" in said for said in refused), refused
 
 
 @pytest.mark.slow  # two minutes

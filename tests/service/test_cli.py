@@ -23,7 +23,7 @@ from service.cli import app
 from service.commands import quickstart
 from service.commands.client import Client
 from service.commands.common import stderr
-from tests.nets import WordOverlapKeysNet, word_overlap
+from tests.nets import SlowEncoder, WordOverlapKeysNet, loading, word_overlap
 from tests.serving import indexing, serving
 
 TEXTS = {
@@ -112,6 +112,18 @@ def test_loading_takes_nothing_from_the_time_of_a_search(
         asked = ("search", "moon tide", "-c", "four", "--data-dir", data, "--pipeline", pipeline, "--json")
         answer = json.loads(succeeded(winnow(*asked)))
         assert (answer["degraded"], answer["hits"][0]["id"]) == ([], "tides")
+
+
+def test_a_search_here_is_not_logged_as_slow(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    data = tmp_path / "data"
+    monkeypatch.setattr("service.commands.local.loader_here", lambda cache: loading(dense=SlowEncoder()))
+    monkeypatch.setenv("WINNOW_SLOW_SEARCH_MS", "10")
+    winnow("index", corpus, "-c", "four", "--data-dir", data, "--schema", '{"components": ["dense"]}')
+    asked = ("search", "moon tide", "-c", "four", "--data-dir", data, "--json")
+    assert json.loads(succeeded(winnow(*asked)))["took_ms"] > 10
+    assert [record for record in caplog.records if record.name == "service.kept"] == []
 
 
 def test_a_search_for_words_loads_no_net(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

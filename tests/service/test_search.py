@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from service.batcher import Overloaded
 from service.schema.search import SearchRequest
-from tests.nets import WordOverlapEncoder, loading
+from tests.nets import SlowEncoder, WordOverlapEncoder, loading
 from tests.running import Service, running
 
 DOCUMENTS: list[dict[str, Any]] = [
@@ -268,17 +268,9 @@ async def test_a_batch_has_an_answer_or_a_problem_for_each(sea: Service):
     assert "the limit 'searches' is 100" in problem["detail"]
 
 
-class Slow(WordOverlapEncoder):
-    """Takes a twentieth of a second for a forward."""
-
-    def forward(self, tokens: Any) -> Any:
-        time.sleep(0.05)
-        return super().forward(tokens)
-
-
 async def test_what_waits_for_others_of_its_batch_has_no_more_time_for_it(tmp_path: Path):
     settings = {"threads": 1, "batch_texts": 1, "batch_tokens": 1000}
-    async with running(tmp_path, loading(dense=Slow()), **settings) as service:
+    async with running(tmp_path, loading(dense=SlowEncoder()), **settings) as service:
         await service.make(components=["dense"])
         await service.put([{"id": "tide", "text": "the moon pulls the sea"}])
         searches = [{"query": "moon", "pipeline": "dense", "timeout_ms": 1000}] * 60  # three seconds
