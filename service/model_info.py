@@ -8,7 +8,6 @@ from typing_extensions import TypedDict
 from service.model_names import Target
 from service.nets import Running
 from service.settings import Settings
-from service.workers import cores
 
 POOLINGS = {"lasttoken": "last_token"}
 """What the vendor calls ways of pooling for which sentence-transformers has another word."""
@@ -86,7 +85,7 @@ def model_info(wanted: Target, weights: str, running: Running, settings: Setting
         max_batch_requests=settings.batch_texts,
         max_client_batch_size=settings.limits.inputs if embeds else settings.limits.rerank,
         auto_truncate=False,
-        tokenization_workers=settings.threads or cores(),
+        tokenization_workers=settings.cpu_threads(),
         version=version("winnow-search"),
         sha=None,
         docker_label=None,

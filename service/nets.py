@@ -30,7 +30,7 @@ from service.query_encodings import Arrays, QueryEncodings
 from service.settings import Settings
 from service.sparse_net import SparseEncoder, SparseNet
 from service.types import Pieces, QuestionTokens, Terms
-from service.workers import Workers, cores
+from service.workers import Workers
 
 if TYPE_CHECKING:  # it brings torch
     from models.in_context.items import KeyQuestion
@@ -277,7 +277,7 @@ class Nets:
         from models.cores import side_by_side, use  # they bring torch
 
         settings = self._settings
-        number = settings.threads or cores()
+        number = settings.cpu_threads()
         forwards = 1 if role == "in_context" else side_by_side(number)
         return Batcher(
             net,

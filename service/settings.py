@@ -26,7 +26,7 @@ from models.roles import Role
 from service.model_names import Served, target
 from service.workers import cores
 
-A_THREAD = 32
+REQUESTS_A_THREAD = 32
 """Requests worked on at a time, for each thread."""
 
 RATE = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"
@@ -160,9 +160,13 @@ class Settings(BaseSettings):
         """The file of keys, whether it is there or not."""
         return self.keys_file or self.data_dir / "keys.json"
 
+    def cpu_threads(self) -> int:
+        """How many threads do CPU work."""
+        return self.threads or cores()
+
     def most_requests(self) -> int:
         """How many searches and requests to models are worked on at a time."""
-        return self.requests or A_THREAD * (self.threads or cores())
+        return self.requests or REQUESTS_A_THREAD * self.cpu_threads()
 
     def default_encoders(self) -> dict[str, str]:
         """What collections that name none get, by field of their schema."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -268,16 +269,34 @@ async def test_a_batch_has_an_answer_or_a_problem_for_each(sea: Service):
     assert "the limit 'searches' is 100" in problem["detail"]
 
 
-async def test_what_waits_for_others_of_its_batch_has_no_more_time_for_it(tmp_path: Path):
-    settings = {"threads": 1, "batch_texts": 1, "batch_tokens": 1000}
-    async with running(tmp_path, loading(dense=SlowEncoder()), **settings) as service:
+@asynccontextmanager
+async def slow(directory: Path, **settings: Any) -> AsyncIterator[Service]:
+    """A service that answers twenty questions a second, one after the other."""
+    given = {"threads": 1, "batch_texts": 1, "batch_tokens": 1000, **settings}
+    async with running(directory, loading(dense=SlowEncoder()), **given) as service:
         await service.make(components=["dense"])
         await service.put([{"id": "tide", "text": "the moon pulls the sea"}])
-        searches = [{"query": "moon", "pipeline": "dense", "timeout_ms": 1000}] * 60  # three seconds
+        yield service
+
+
+async def test_what_waits_for_others_of_its_batch_has_no_more_time_for_it(tmp_path: Path):
+    async with slow(tmp_path) as service:
+        searches = [{"query": "moon", "timeout_ms": 1000}] * 60  # three seconds
         answer = await service.ask("POST", "/v1/collections/c/search:batch", json={"searches": searches})
         first, *_, last = answer["results"]
         assert [hit["id"] for hit in first["hits"]] == ["tide"]
         assert (last["status"], last["code"]) == (504, "deadline_exceeded")
+
+
+async def test_a_search_is_let_in_beside_a_batch(tmp_path: Path):
+    async with slow(tmp_path, queue_ms=1) as service:
+        await service.search("moon")  # from now on it is known how long one takes
+        searches = {"searches": [{"query": "moon"}] * 20}
+        batch = asyncio.create_task(service.ask("POST", "/v1/collections/c/search:batch", json=searches))
+        await asyncio.sleep(0.3)  # of the second that it takes
+        assert not batch.done()
+        await service.search("moon")
+        assert all("hits" in each for each in (await batch)["results"])
 
 
 async def test_http_and_the_engine_give_the_same_answer(sea: Service):

@@ -11,15 +11,16 @@ from tests.clocks import Clock
 FAR = 1e9
 
 
+async def held(turns: Turns, going: asyncio.Event, name: str, begun: list[str]) -> None:
+    """Have a turn until `going` is set, and say in `begun` when it begins."""
+    async with turns.taken(FAR):
+        begun.append(name)
+        await going.wait()
+
+
 async def test_as_many_as_may_go_on_and_the_others_follow_in_their_order():
-    turns, going, begun = Turns(2, a_thread=1), asyncio.Event(), []
-
-    async def one(name: str) -> None:
-        async with turns.taken(FAR):
-            begun.append(name)
-            await going.wait()
-
-    tasks = [asyncio.create_task(one(name)) for name in "abcd"]
+    turns, going, begun = Turns(2, a_thread=1), asyncio.Event(), list[str]()
+    tasks = [asyncio.create_task(held(turns, going, name, begun)) for name in "abcd"]
     await asyncio.sleep(0)
     assert begun == ["a", "b"]
     going.set()
@@ -66,9 +67,9 @@ async def test_how_long_each_waited_is_told():
     assert told[0] < 0.05 <= told[1]
 
 
-async def tenths(clock: Clock, longest: float = math.inf) -> Turns:
-    """Two turns of one thread, each of which took a tenth of a second of late."""
-    turns = Turns(1, longest, a_thread=2, clock=clock)
+async def tenths(clock: Clock, longest: float, a_thread: int = 2) -> Turns:
+    """Turns of one thread, each of which took a tenth of a second of late."""
+    turns = Turns(1, longest, a_thread=a_thread, clock=clock)
     async with turns.taken(math.inf):
         clock.now += 0.1
     return turns
@@ -109,23 +110,20 @@ async def test_whoever_had_no_turn_makes_nobody_faster():
 
 
 async def test_those_that_come_together_leave_a_turn_to_one_that_comes_alone():
-    turns, going, begun = Turns(1, a_thread=3), asyncio.Event(), []
-
-    async def alone(name: str) -> None:
-        async with turns.taken(FAR):
-            begun.append(name)
-            await going.wait()
+    turns = await tenths(Clock(), longest=0.001, a_thread=3)
+    going, begun = asyncio.Event(), list[str]()
 
     async def one(name: str) -> None:
         async with turns.one_of_several(FAR):
-            await alone(name)
+            await held(turns, going, name, begun)
 
     tasks = [asyncio.create_task(one(name)) for name in "abcdef"]
     await asyncio.sleep(0)
-    assert not turns.full(1)
-    tasks.append(asyncio.create_task(alone("z")))
+    assert not turns.full(1), "or it would not be let in"
+    tasks.append(asyncio.create_task(held(turns, going, "z", begun)))
     await asyncio.sleep(0)
     assert begun == ["a", "b", "z"]
+    assert turns.full(1), "now all have one"
     going.set()
     await asyncio.gather(*tasks)
     assert begun == ["a", "b", "z", "c", "d", "e", "f"]
